@@ -1,0 +1,1 @@
+//! Greedy search, beam search and sampling: pure functions from scores to choices.

@@ -1,0 +1,1 @@
+//! Sequence operations with hand-written CPU kernels and portable bodies, for Burn tensors.

@@ -1,0 +1,1 @@
+//! BLEU, chrF, perplexity and bits per byte.

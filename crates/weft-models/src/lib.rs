@@ -1,0 +1,1 @@
+//! Sequence model architectures, one file each, and their checkpoints.

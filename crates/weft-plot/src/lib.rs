@@ -1,0 +1,1 @@
+//! Loss curves and attention maps as SVG, PNG and terminal drawings.

@@ -1,0 +1,1 @@
+//! The training loop: schedule, optimizer, validation, checkpoints and exact resume.
