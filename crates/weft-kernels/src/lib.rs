@@ -16,6 +16,7 @@
 
 pub mod cross_entropy;
 pub mod dropout;
+pub mod embedding;
 mod flex;
 mod in_place;
 pub mod layer_norm;
@@ -25,5 +26,6 @@ mod testing;
 
 pub use cross_entropy::{cross_entropy, cross_entropy_rows};
 pub use dropout::{Dropout, dropout};
+pub use embedding::{EmbeddingOptions, embedding};
 pub use layer_norm::layer_norm;
 pub use simd::Level;
