@@ -9,7 +9,7 @@ use weft_decode::{BeamConfig, BeamSearch, LengthPenalty};
 const SCORE_TOLERANCE: f64 = 1e-4;
 
 fn number(value: &serde_json::Value) -> usize {
-    value.as_u64().unwrap() as usize
+    value.as_u64().expect("a number") as usize
 }
 
 #[test]

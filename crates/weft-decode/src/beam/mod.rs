@@ -65,6 +65,8 @@ pub struct BeamSearch {
     candidates: Vec<Candidate>,
     maxima: Vec<f32>,
     masked: Vec<f32>,
+    #[cfg(test)]
+    never_stops: bool,
 }
 
 /// The node before the first token.
@@ -131,6 +133,8 @@ impl BeamSearch {
             candidates: Vec::with_capacity(2 * config.beam_size + 1),
             maxima: Vec::new(),
             masked: Vec::new(),
+            #[cfg(test)]
+            never_stops: false,
             config,
         })
     }
@@ -405,6 +409,10 @@ impl BeamSearch {
     }
 
     fn may_stop(&self) -> bool {
+        #[cfg(test)]
+        if self.never_stops {
+            return false;
+        }
         let has_enough = self.num_ended >= self.config.num_best;
         match self.config.stop {
             StopRule::EnoughFinished if self.config.length_penalty.is_neutral() => {

@@ -154,17 +154,15 @@ impl Sampler {
         if top_k.is_none() && top_p.is_none() && min_p.is_none() {
             return false;
         }
-        let total: f64 = match top_k {
-            Some(_) => 0.0, // that of the k tokens, below
-            None => self.weights.iter().map(|&weight| f64::from(weight)).sum(),
-        };
-        let least_weight = match (top_k, top_p) {
-            // All tokens lighter than this together weigh less than what top-p drops.
-            (None, Some(p)) => ((1.0 - f64::from(p)) * total / logits.len() as f64) as f32 * 0.999,
-            // Top-p measures its share of all k tokens, also of those that min-p will drop.
-            (Some(_), _) => 0.0,
-            (None, None) => 0.0,
-        };
+        let mut total: f64 = self.weights.iter().map(|&weight| f64::from(weight)).sum();
+        let least_weight = match top_p {
+            // All tokens lighter than this together weigh less than what top-p drops. With top-k, top-p has a share of
+            // the k tokens to keep instead, and those are few.
+            Some(p) if top_k.is_none() => {
+                (1.0 - f64::from(p)) * total / logits.len() as f64 * 0.999
+            }
+            _ => 0.0,
+        } as f32;
         let least_logit = top_k.map_or(f32::NEG_INFINITY, |k| nth_largest(&mut self.maxima, k));
         self.kept.clear();
         let weighted = logits.iter().zip(&self.weights).zip(0..);
@@ -179,7 +177,6 @@ impl Sampler {
                     token,
                 }),
         );
-        let mut total = total;
         if let Some(k) = top_k {
             if self.kept.len() > k {
                 self.kept.select_nth_unstable_by(k - 1, Weighted::order);
