@@ -26,34 +26,7 @@ pub(crate) fn block_maxima(
     if scores.is_empty() {
         return Err(DecodeError::EmptyVocabulary);
     }
-    let any_nan = pulp::Arch::new().dispatch(|| {
-        let mut nans = [0u32; LANES];
-        for block in scores.chunks(BLOCK) {
-            let mut lanes = [f32::NEG_INFINITY; LANES];
-            let mut parts = block.chunks_exact(LANES);
-            for part in &mut parts {
-                for lane in 0..LANES {
-                    let score = part[lane];
-                    nans[lane] |= u32::from(score.is_nan());
-                    lanes[lane] = if score > lanes[lane] {
-                        score
-                    } else {
-                        lanes[lane]
-                    };
-                }
-            }
-            let mut max = lanes.iter().fold(
-                f32::NEG_INFINITY,
-                |max, &lane| if lane > max { lane } else { max },
-            );
-            for &score in parts.remainder() {
-                nans[0] |= u32::from(score.is_nan());
-                max = if score > max { score } else { max };
-            }
-            maxima.push(max);
-        }
-        nans.iter().any(|&nan| nan != 0)
-    });
+    let any_nan = pulp::Arch::new().dispatch(BlockMaxima { scores, maxima });
     if any_nan {
         let token = scores.iter().position(|score| score.is_nan()).unwrap_or(0);
         return Err(DecodeError::NotANumber { row, token });
@@ -77,35 +50,110 @@ pub(crate) fn block_maxima(
 
 /// `ln(sum of exp(score))`, given the row's maximum (finite).
 pub(crate) fn log_sum_exp(scores: &[f32], max: f32) -> f64 {
-    let sum = pulp::Arch::new().dispatch(|| {
-        let mut total = 0.0f64;
-        for chunk in scores.chunks(SUM_CHUNK) {
-            let mut lanes = [0.0f32; LANES];
-            let mut parts = chunk.chunks_exact(LANES);
-            for part in &mut parts {
-                for lane in 0..LANES {
-                    lanes[lane] += exp_nonpositive(part[lane] - max);
-                }
-            }
-            for &score in parts.remainder() {
-                lanes[0] += exp_nonpositive(score - max);
-            }
-            total += lanes.iter().map(|&lane| f64::from(lane)).sum::<f64>();
-        }
-        total
-    });
-    f64::from(max) + sum.ln()
+    f64::from(max) + pulp::Arch::new().dispatch(SumExp { scores, max }).ln()
 }
 
 /// Writes `exp((score - max) / temperature)` of each score to `weights`; the temperature is above 0.
 pub(crate) fn exp_all(scores: &[f32], max: f32, temperature: f32, weights: &mut Vec<f32>) {
     weights.clear();
     weights.resize(scores.len(), 0.0);
-    pulp::Arch::new().dispatch(|| {
-        for (weight, &score) in weights.iter_mut().zip(scores) {
-            *weight = exp_nonpositive((score - max) / temperature);
-        }
+    pulp::Arch::new().dispatch(ExpAll {
+        scores,
+        max,
+        temperature,
+        weights,
     });
+}
+
+// The loops are structs, not closures, so that `inline(always)` puts them into the function that `pulp` compiles for
+// the machine's SIMD level.
+
+/// Pushes the maxima of blocks; returns whether any score is NaN.
+struct BlockMaxima<'a> {
+    scores: &'a [f32],
+    maxima: &'a mut Vec<f32>,
+}
+
+impl pulp::NullaryFnOnce for BlockMaxima<'_> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn call(self) -> bool {
+        let mut nans = [0u32; LANES];
+        for block in self.scores.chunks(BLOCK) {
+            let mut lanes = [f32::NEG_INFINITY; LANES];
+            let mut parts = block.chunks_exact(LANES);
+            for part in &mut parts {
+                for lane in 0..LANES {
+                    let score = part[lane];
+                    nans[lane] |= u32::from(score.is_nan());
+                    lanes[lane] = larger(score, lanes[lane]);
+                }
+            }
+            let mut max = lanes
+                .into_iter()
+                .fold(f32::NEG_INFINITY, |max, lane| larger(lane, max));
+            for &score in parts.remainder() {
+                nans[0] |= u32::from(score.is_nan());
+                max = larger(score, max);
+            }
+            self.maxima.push(max);
+        }
+        nans.iter().any(|&nan| nan != 0)
+    }
+}
+
+/// The sum of `exp(score - max)`, at least 1 when `max` is the maximum.
+struct SumExp<'a> {
+    scores: &'a [f32],
+    max: f32,
+}
+
+impl pulp::NullaryFnOnce for SumExp<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn call(self) -> f64 {
+        let mut total = 0.0f64;
+        for chunk in self.scores.chunks(SUM_CHUNK) {
+            let mut lanes = [0.0f32; LANES];
+            let mut parts = chunk.chunks_exact(LANES);
+            for part in &mut parts {
+                for lane in 0..LANES {
+                    lanes[lane] += exp_nonpositive(part[lane] - self.max);
+                }
+            }
+            for &score in parts.remainder() {
+                lanes[0] += exp_nonpositive(score - self.max);
+            }
+            total += lanes.iter().map(|&lane| f64::from(lane)).sum::<f64>();
+        }
+        total
+    }
+}
+
+struct ExpAll<'a> {
+    scores: &'a [f32],
+    max: f32,
+    temperature: f32,
+    weights: &'a mut [f32],
+}
+
+impl pulp::NullaryFnOnce for ExpAll<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        for (weight, &score) in self.weights.iter_mut().zip(self.scores) {
+            *weight = exp_nonpositive((score - self.max) / self.temperature);
+        }
+    }
+}
+
+/// `score` if it is larger than `max`, else `max`; NaN is never larger.
+#[inline(always)]
+fn larger(score: f32, max: f32) -> f32 {
+    if score > max { score } else { max }
 }
 
 /// `exp(x)` for `x <= 0`, written so that a compiler turns loops over it into SIMD. Within 2 ulp; 0 below -87, where
