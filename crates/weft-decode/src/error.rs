@@ -30,9 +30,7 @@ pub enum DecodeError {
         rows: usize,
     },
     /// The rows have another length than in the step before.
-    #[error(
-        "rows of {found} scores after rows of {wanted}: the vocabulary changed during the search"
-    )]
+    #[error("rows of {found} scores after rows of {wanted}: the vocabulary changed during the search")]
     VocabularyChanged {
         /// The length of this step's rows.
         found: usize,
@@ -72,9 +70,7 @@ pub enum DecodeError {
         row: usize,
     },
     /// A score that should be a log-probability is above zero.
-    #[error(
-        "the score of token {token} in row {row} is {found}, but a log-probability is at most 0"
-    )]
+    #[error("the score of token {token} in row {row} is {found}, but a log-probability is at most 0")]
     NotALogProbability {
         /// The row of the score.
         row: usize,
@@ -105,24 +101,14 @@ impl DecodeError {
             Self::NotANumber { .. } | Self::Infinite { .. } | Self::NothingPossible { .. } => {
                 "the model's output is broken: check that training did not diverge and that the checkpoint is whole"
             }
-            Self::NotALogProbability { .. } => {
-                "logits go to `advance_logits`, log-probabilities to `advance`"
-            }
+            Self::NotALogProbability { .. } => "logits go to `advance_logits`, log-probabilities to `advance`",
             Self::DeadEnd { .. } => "a smaller min_length leaves room for the end of the sentence",
             _ => return None,
         };
         Some(hint.to_string())
     }
 
-    pub(crate) fn config(
-        field: &'static str,
-        found: impl std::fmt::Display,
-        wanted: impl Into<String>,
-    ) -> Self {
-        Self::Config {
-            field,
-            found: found.to_string(),
-            wanted: wanted.into(),
-        }
+    pub(crate) fn config(field: &'static str, found: impl std::fmt::Display, wanted: impl Into<String>) -> Self {
+        Self::Config { field, found: found.to_string(), wanted: wanted.into() }
     }
 }

@@ -15,15 +15,8 @@ pub fn argmax(scores: &[f32]) -> Result<u32, DecodeError> {
 
 /// The lowest token whose score is `max`, given the maxima of blocks.
 pub(crate) fn first_maximum(scores: &[f32], max: f32, maxima: &[f32]) -> u32 {
-    let start = maxima
-        .iter()
-        .position(|&block_max| block_max == max)
-        .unwrap_or(0)
-        * BLOCK;
-    let within = scores[start..]
-        .iter()
-        .position(|&score| score == max)
-        .unwrap_or(0);
+    let start = maxima.iter().position(|&block_max| block_max == max).unwrap_or(0) * BLOCK;
+    let within = scores[start..].iter().position(|&score| score == max).unwrap_or(0);
     (start + within) as u32
 }
 
@@ -43,14 +36,8 @@ mod tests {
     #[test]
     fn broken_scores_are_errors() {
         assert_eq!(argmax(&[]), Err(DecodeError::EmptyVocabulary));
-        assert_eq!(
-            argmax(&[0.0, f32::NAN]),
-            Err(DecodeError::NotANumber { row: 0, token: 1 })
-        );
-        assert_eq!(
-            argmax(&[f32::NEG_INFINITY; 3]),
-            Err(DecodeError::NothingPossible { row: 0 })
-        );
+        assert_eq!(argmax(&[0.0, f32::NAN]), Err(DecodeError::NotANumber { row: 0, token: 1 }));
+        assert_eq!(argmax(&[f32::NEG_INFINITY; 3]), Err(DecodeError::NothingPossible { row: 0 }));
     }
 
     proptest! {

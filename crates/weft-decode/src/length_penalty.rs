@@ -53,8 +53,7 @@ impl LengthPenalty {
     /// `log_prob`, when none may be longer than `max_length` tokens with eos. Log-probabilities only fall and the
     /// divisor only grows with the length, so that the bound lies at one of the two ends.
     pub(crate) fn best_reachable(self, log_prob: f64, num_tokens: usize, max_length: usize) -> f64 {
-        self.score(log_prob, num_tokens, true)
-            .max(self.score(log_prob, max_length, false))
+        self.score(log_prob, num_tokens, true).max(self.score(log_prob, max_length, false))
     }
 
     /// Whether the score is the log-probability, whatever the length.
@@ -69,11 +68,7 @@ impl LengthPenalty {
     pub(crate) fn validate(self) -> Result<(), DecodeError> {
         match self {
             Self::Wu { alpha } | Self::Length { alpha } if !(alpha.is_finite() && alpha >= 0.0) => {
-                Err(DecodeError::config(
-                    "length_penalty",
-                    self,
-                    "an ALPHA that is a finite number of at least 0",
-                ))
+                Err(DecodeError::config("length_penalty", self, "an ALPHA that is a finite number of at least 0"))
             }
             _ => Ok(()),
         }
@@ -95,9 +90,7 @@ impl FromStr for LengthPenalty {
     type Err = DecodeError;
 
     fn from_str(text: &str) -> Result<Self, DecodeError> {
-        let unknown = || DecodeError::LengthPenalty {
-            found: text.to_string(),
-        };
+        let unknown = || DecodeError::LengthPenalty { found: text.to_string() };
         let number = |alpha: &str| alpha.trim().parse::<f64>().map_err(|_| unknown());
         let penalty = match text.trim().split_once(':') {
             None => match text.trim() {
@@ -105,12 +98,8 @@ impl FromStr for LengthPenalty {
                 "avg" => Self::Average,
                 _ => return Err(unknown()),
             },
-            Some(("wu", alpha)) => Self::Wu {
-                alpha: number(alpha)?,
-            },
-            Some(("length", alpha)) => Self::Length {
-                alpha: number(alpha)?,
-            },
+            Some(("wu", alpha)) => Self::Wu { alpha: number(alpha)? },
+            Some(("length", alpha)) => Self::Length { alpha: number(alpha)? },
             Some(_) => return Err(unknown()),
         };
         penalty.validate()?;
@@ -144,65 +133,25 @@ mod tests {
         assert_eq!(wu.score(-6.0, 7, false), wu.score(-6.0, 6, true));
         assert_eq!(LengthPenalty::Average.score(-6.0, 2, true), -2.0);
         assert_eq!(LengthPenalty::Average.score(-6.0, 2, false), -3.0);
-        assert_eq!(
-            LengthPenalty::Length { alpha: 1.0 }.score(-6.0, 2, true),
-            -2.0
-        );
-        assert_eq!(
-            LengthPenalty::Length { alpha: 2.0 }.score(-8.0, 2, false),
-            -2.0
-        );
-        assert_eq!(
-            LengthPenalty::Length { alpha: 0.0 }.score(-6.0, 0, true),
-            -6.0
-        );
+        assert_eq!(LengthPenalty::Length { alpha: 1.0 }.score(-6.0, 2, true), -2.0);
+        assert_eq!(LengthPenalty::Length { alpha: 2.0 }.score(-8.0, 2, false), -2.0);
+        assert_eq!(LengthPenalty::Length { alpha: 0.0 }.score(-6.0, 0, true), -6.0);
         assert_eq!(LengthPenalty::None.score(-6.0, 2, true), -6.0);
     }
 
     #[test]
     fn text() {
-        assert_eq!(
-            "wu:0.6".parse::<LengthPenalty>().unwrap(),
-            LengthPenalty::Wu { alpha: 0.6 }
-        );
-        assert_eq!(
-            " avg ".parse::<LengthPenalty>().unwrap(),
-            LengthPenalty::Average
-        );
-        assert_eq!(
-            "length:1".parse::<LengthPenalty>().unwrap(),
-            LengthPenalty::Length { alpha: 1.0 }
-        );
-        for wrong in [
-            "",
-            "wu",
-            "wu:",
-            "wu:x",
-            "length",
-            "avg:1",
-            "none:0",
-            "google:0.6",
-            "WU:0.6",
-        ] {
+        assert_eq!("wu:0.6".parse::<LengthPenalty>().unwrap(), LengthPenalty::Wu { alpha: 0.6 });
+        assert_eq!(" avg ".parse::<LengthPenalty>().unwrap(), LengthPenalty::Average);
+        assert_eq!("length:1".parse::<LengthPenalty>().unwrap(), LengthPenalty::Length { alpha: 1.0 });
+        for wrong in ["", "wu", "wu:", "wu:x", "length", "avg:1", "none:0", "google:0.6", "WU:0.6"] {
             let error = wrong.parse::<LengthPenalty>().unwrap_err();
-            assert!(
-                matches!(&error, DecodeError::LengthPenalty { found } if found == wrong),
-                "{wrong}: {error}"
-            );
+            assert!(matches!(&error, DecodeError::LengthPenalty { found } if found == wrong), "{wrong}: {error}");
             assert!(error.hint().is_some());
         }
         for wrong in ["wu:-0.5", "length:inf", "wu:NaN"] {
             let error = wrong.parse::<LengthPenalty>().unwrap_err();
-            assert!(
-                matches!(
-                    error,
-                    DecodeError::Config {
-                        field: "length_penalty",
-                        ..
-                    }
-                ),
-                "{wrong}: {error}"
-            );
+            assert!(matches!(error, DecodeError::Config { field: "length_penalty", .. }), "{wrong}: {error}");
         }
     }
 

@@ -17,11 +17,7 @@ const SUM_CHUNK: usize = 512;
 ///
 /// # Errors
 /// NaN or plus infinity anywhere, an empty row, or a row of nothing but minus infinity; `row` names it.
-pub(crate) fn block_maxima(
-    scores: &[f32],
-    row: usize,
-    maxima: &mut Vec<f32>,
-) -> Result<f32, DecodeError> {
+pub(crate) fn block_maxima(scores: &[f32], row: usize, maxima: &mut Vec<f32>) -> Result<f32, DecodeError> {
     maxima.clear();
     if scores.is_empty() {
         return Err(DecodeError::EmptyVocabulary);
@@ -31,18 +27,12 @@ pub(crate) fn block_maxima(
         let token = scores.iter().position(|score| score.is_nan()).unwrap_or(0);
         return Err(DecodeError::NotANumber { row, token });
     }
-    let max = maxima.iter().fold(
-        f32::NEG_INFINITY,
-        |max, &block| if block > max { block } else { max },
-    );
+    let max = maxima.iter().fold(f32::NEG_INFINITY, |max, &block| if block > max { block } else { max });
     if max == f32::NEG_INFINITY {
         return Err(DecodeError::NothingPossible { row });
     }
     if max == f32::INFINITY {
-        let token = scores
-            .iter()
-            .position(|&score| score == f32::INFINITY)
-            .unwrap_or(0);
+        let token = scores.iter().position(|&score| score == f32::INFINITY).unwrap_or(0);
         return Err(DecodeError::Infinite { row, token });
     }
     Ok(max)
@@ -57,12 +47,7 @@ pub(crate) fn log_sum_exp(scores: &[f32], max: f32) -> f64 {
 pub(crate) fn exp_all(scores: &[f32], max: f32, temperature: f32, weights: &mut Vec<f32>) {
     weights.clear();
     weights.resize(scores.len(), 0.0);
-    pulp::Arch::new().dispatch(ExpAll {
-        scores,
-        max,
-        temperature,
-        weights,
-    });
+    pulp::Arch::new().dispatch(ExpAll { scores, max, temperature, weights });
 }
 
 // The loops are structs, not closures, so that `inline(always)` puts them into the function that `pulp` compiles for
@@ -90,9 +75,7 @@ impl pulp::NullaryFnOnce for BlockMaxima<'_> {
                     lanes[lane] = larger(score, lanes[lane]);
                 }
             }
-            let mut max = lanes
-                .into_iter()
-                .fold(f32::NEG_INFINITY, |max, lane| larger(lane, max));
+            let mut max = lanes.into_iter().fold(f32::NEG_INFINITY, |max, lane| larger(lane, max));
             for &score in parts.remainder() {
                 nans[0] |= u32::from(score.is_nan());
                 max = larger(score, max);
@@ -181,11 +164,7 @@ fn exp_nonpositive(x: f32) -> f32 {
     power = power * r + 0.5;
     power = power * r + 1.0;
     power = power * r + 1.0;
-    let exponent = shifted
-        .to_bits()
-        .wrapping_sub(ROUND.to_bits())
-        .wrapping_add(127)
-        << 23;
+    let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23;
     let value = power * f32::from_bits(exponent);
     if x > UNDERFLOW { value } else { 0.0 }
 }
@@ -203,10 +182,7 @@ mod tests {
             let truth = f64::from(x).exp();
             worst = worst.max((f64::from(exp_nonpositive(x)) - truth).abs() / truth);
         }
-        assert!(
-            worst < 2.0 * f64::from(f32::EPSILON),
-            "relative error {worst:e}"
-        );
+        assert!(worst < 2.0 * f64::from(f32::EPSILON), "relative error {worst:e}");
         assert_eq!(exp_nonpositive(f32::NEG_INFINITY), 0.0);
         assert_eq!(exp_nonpositive(0.0), 1.0);
     }
@@ -218,26 +194,14 @@ mod tests {
             for token in [0, length / 2, length - 1] {
                 let mut scores = vec![0.5f32; length];
                 scores[token] = f32::NAN;
-                assert_eq!(
-                    block_maxima(&scores, 3, &mut maxima),
-                    Err(DecodeError::NotANumber { row: 3, token })
-                );
+                assert_eq!(block_maxima(&scores, 3, &mut maxima), Err(DecodeError::NotANumber { row: 3, token }));
                 scores[token] = f32::INFINITY;
-                assert_eq!(
-                    block_maxima(&scores, 3, &mut maxima),
-                    Err(DecodeError::Infinite { row: 3, token })
-                );
+                assert_eq!(block_maxima(&scores, 3, &mut maxima), Err(DecodeError::Infinite { row: 3, token }));
             }
             let scores = vec![f32::NEG_INFINITY; length];
-            assert_eq!(
-                block_maxima(&scores, 1, &mut maxima),
-                Err(DecodeError::NothingPossible { row: 1 })
-            );
+            assert_eq!(block_maxima(&scores, 1, &mut maxima), Err(DecodeError::NothingPossible { row: 1 }));
         }
-        assert_eq!(
-            block_maxima(&[], 0, &mut maxima),
-            Err(DecodeError::EmptyVocabulary)
-        );
+        assert_eq!(block_maxima(&[], 0, &mut maxima), Err(DecodeError::EmptyVocabulary));
     }
 
     proptest! {

@@ -14,8 +14,7 @@ fn number(value: &serde_json::Value) -> usize {
 
 #[test]
 fn finds_what_ctranslate2_finds() {
-    let file: serde_json::Value =
-        serde_json::from_str(include_str!("data/ctranslate2_beam.json")).unwrap();
+    let file: serde_json::Value = serde_json::from_str(include_str!("data/ctranslate2_beam.json")).unwrap();
     let (bos, eos) = (number(&file["bos"]) as u32, number(&file["eos"]) as u32);
     let mut num_cases = 0;
     for model in file["models"].as_array().unwrap() {
@@ -31,27 +30,16 @@ fn finds_what_ctranslate2_finds() {
             };
             let mut search = BeamSearch::new(config, bos).unwrap();
             while !search.is_done() {
-                let logits: Vec<f32> = search
-                    .live()
-                    .iter()
-                    .flat_map(|&last| table[last as usize].clone())
-                    .collect();
+                let logits: Vec<f32> = search.live().iter().flat_map(|&last| table[last as usize].clone()).collect();
                 search.advance_logits(&logits).unwrap();
             }
             let found = search.into_hypotheses();
             let tokens: Vec<Vec<u32>> = serde_json::from_value(case["hypotheses"].clone()).unwrap();
             let scores: Vec<f64> = serde_json::from_value(case["scores"].clone()).unwrap();
-            let found_tokens: Vec<Vec<u32>> = found
-                .iter()
-                .map(|hypothesis| hypothesis.tokens.clone())
-                .collect();
+            let found_tokens: Vec<Vec<u32>> = found.iter().map(|hypothesis| hypothesis.tokens.clone()).collect();
             assert_eq!(found_tokens, tokens, "{case}");
             for (hypothesis, score) in found.iter().zip(&scores) {
-                assert!(
-                    (hypothesis.score - score).abs() < SCORE_TOLERANCE,
-                    "{} {case}",
-                    hypothesis.score
-                );
+                assert!((hypothesis.score - score).abs() < SCORE_TOLERANCE, "{} {case}", hypothesis.score);
             }
             num_cases += 1;
         }

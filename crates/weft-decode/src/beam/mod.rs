@@ -97,8 +97,7 @@ struct Candidate {
 impl Candidate {
     fn is_better_than(&self, other: &Self) -> bool {
         self.log_prob > other.log_prob
-            || (self.log_prob == other.log_prob
-                && (self.token, self.row) < (other.token, other.row))
+            || (self.log_prob == other.log_prob && (self.token, self.row) < (other.token, other.row))
     }
 }
 
@@ -146,9 +145,7 @@ impl BeamSearch {
 
     /// The tokens of the live hypothesis in `row`, without bos; `None` if there is no such row.
     pub fn live_tokens(&self, row: usize) -> Option<Vec<u32>> {
-        self.live_nodes
-            .get(row)
-            .map(|&node| self.tokens(node, self.step))
+        self.live_nodes.get(row).map(|&node| self.tokens(node, self.step))
     }
 
     /// The number of tokens that each live hypothesis has, bos not counted.
@@ -216,10 +213,7 @@ impl BeamSearch {
                 }
             } else if self.live.len() < self.config.beam_size {
                 self.live_nodes.push(self.nodes.len() as u32);
-                self.nodes.push(Node {
-                    token: candidate.token,
-                    before,
-                });
+                self.nodes.push(Node { token: candidate.token, before });
                 self.live.push(candidate.token);
                 self.live_log_probs.push(candidate.log_prob);
                 self.parents.push(candidate.row);
@@ -240,17 +234,8 @@ impl BeamSearch {
     pub fn into_hypotheses(mut self) -> Vec<Hypothesis> {
         for row in 0..self.live.len() {
             let (log_prob, num_tokens) = (self.live_log_probs[row], self.step);
-            let score = self
-                .config
-                .length_penalty
-                .score(log_prob, num_tokens, false);
-            self.keep(Ended {
-                node: self.live_nodes[row],
-                num_tokens,
-                log_prob,
-                score,
-                finished: false,
-            });
+            let score = self.config.length_penalty.score(log_prob, num_tokens, false);
+            self.keep(Ended { node: self.live_nodes[row], num_tokens, log_prob, score, finished: false });
         }
         let hypothesis = |ended: &Ended| Hypothesis {
             tokens: self.tokens(ended.node, ended.num_tokens),
@@ -270,10 +255,7 @@ impl BeamSearch {
             return Err(DecodeError::EmptyVocabulary);
         }
         if !scores.len().is_multiple_of(rows) {
-            return Err(DecodeError::Shape {
-                found: scores.len(),
-                rows,
-            });
+            return Err(DecodeError::Shape { found: scores.len(), rows });
         }
         let found = scores.len() / rows;
         match self.vocabulary {
@@ -283,11 +265,7 @@ impl BeamSearch {
             _ => {}
         }
         if self.config.eos as usize >= found {
-            return Err(DecodeError::TokenOutOfRange {
-                what: "eos",
-                token: self.config.eos,
-                vocabulary: found,
-            });
+            return Err(DecodeError::TokenOutOfRange { what: "eos", token: self.config.eos, vocabulary: found });
         }
         Ok(found)
     }
@@ -297,11 +275,7 @@ impl BeamSearch {
         let mut max = block_maxima(scores, row, &mut self.maxima)?;
         if kind == Scores::LogProbabilities && max > ROUNDING {
             let token = scores.iter().position(|&score| score == max).unwrap_or(0);
-            return Err(DecodeError::NotALogProbability {
-                row,
-                token,
-                found: max,
-            });
+            return Err(DecodeError::NotALogProbability { row, token, found: max });
         }
         let masks_eos = self.step < self.config.min_length;
         let mut masked = std::mem::take(&mut self.masked);
@@ -321,11 +295,7 @@ impl BeamSearch {
             }
         }
         if is_possible {
-            let normaliser = if masks_eos || kind == Scores::Logits {
-                log_sum_exp(scores, max)
-            } else {
-                0.0
-            };
+            let normaliser = if masks_eos || kind == Scores::Logits { log_sum_exp(scores, max) } else { 0.0 };
             self.merge(scores, row, normaliser);
         }
         self.masked = masked;
@@ -355,11 +325,7 @@ impl BeamSearch {
                 if log_prob < least || score == f32::NEG_INFINITY {
                     continue;
                 }
-                let candidate = Candidate {
-                    log_prob,
-                    token: token as u32,
-                    row,
-                };
+                let candidate = Candidate { log_prob, token: token as u32, row };
                 let place = candidates.partition_point(|other| other.is_better_than(&candidate));
                 if place < capacity {
                     if candidates.len() == capacity {
@@ -378,30 +344,16 @@ impl BeamSearch {
         let (node, num_tokens) = if finished {
             (before, self.step)
         } else {
-            self.nodes.push(Node {
-                token: candidate.token,
-                before,
-            });
+            self.nodes.push(Node { token: candidate.token, before });
             (self.nodes.len() as u32 - 1, self.step + 1)
         };
-        let score = self
-            .config
-            .length_penalty
-            .score(candidate.log_prob, num_tokens, finished);
+        let score = self.config.length_penalty.score(candidate.log_prob, num_tokens, finished);
         self.num_ended += 1;
-        self.keep(Ended {
-            node,
-            num_tokens,
-            log_prob: candidate.log_prob,
-            score,
-            finished,
-        });
+        self.keep(Ended { node, num_tokens, log_prob: candidate.log_prob, score, finished });
     }
 
     fn keep(&mut self, ended: Ended) {
-        let place = self
-            .ended
-            .partition_point(|other| other.score >= ended.score);
+        let place = self.ended.partition_point(|other| other.score >= ended.score);
         if place < self.config.num_best {
             self.ended.insert(place, ended);
             self.ended.truncate(self.config.num_best);
@@ -415,15 +367,12 @@ impl BeamSearch {
         }
         let has_enough = self.num_ended >= self.config.num_best;
         match self.config.stop {
-            StopRule::EnoughFinished if self.config.length_penalty.is_neutral() => {
-                self.best_has_ended && has_enough
-            }
+            StopRule::EnoughFinished if self.config.length_penalty.is_neutral() => self.best_has_ended && has_enough,
             StopRule::EnoughFinished => self.num_ended >= self.config.beam_size,
             StopRule::Exact => match (self.ended.last(), self.live_log_probs.first()) {
                 (Some(worst_kept), Some(&best_live)) if has_enough => {
                     let penalty = self.config.length_penalty;
-                    penalty.best_reachable(best_live, self.step, self.config.max_length)
-                        <= worst_kept.score
+                    penalty.best_reachable(best_live, self.step, self.config.max_length) <= worst_kept.score
                 }
                 _ => false,
             },
@@ -433,10 +382,7 @@ impl BeamSearch {
     fn tokens(&self, mut node: u32, num_tokens: usize) -> Vec<u32> {
         let mut tokens = vec![0; num_tokens];
         for token in tokens.iter_mut().rev() {
-            let Node {
-                token: found,
-                before,
-            } = self.nodes[node as usize];
+            let Node { token: found, before } = self.nodes[node as usize];
             *token = found;
             node = before;
         }

@@ -14,25 +14,14 @@ struct Markov {
 
 impl Markov {
     fn random(vocabulary: usize, spread: f64, seed: u64) -> Self {
-        let draw = |row: usize, token: usize| {
-            (uniform(seed, (row * vocabulary + token) as u64) - 0.5) * spread
-        };
-        let row = |row| {
-            (0..vocabulary)
-                .map(|token| draw(row, token) as f32)
-                .collect()
-        };
-        Self {
-            logits: (0..vocabulary).map(row).collect(),
-        }
+        let draw = |row: usize, token: usize| (uniform(seed, (row * vocabulary + token) as u64) - 0.5) * spread;
+        let row = |row| (0..vocabulary).map(|token| draw(row, token) as f32).collect();
+        Self { logits: (0..vocabulary).map(row).collect() }
     }
 
     /// Log-probabilities after `last`, eos masked where it is not possible yet.
     fn log_probs(&self, last: u32, eos_possible: bool) -> Vec<f64> {
-        let mut logits: Vec<f64> = self.logits[last as usize]
-            .iter()
-            .map(|&logit| f64::from(logit))
-            .collect();
+        let mut logits: Vec<f64> = self.logits[last as usize].iter().map(|&logit| f64::from(logit)).collect();
         if !eos_possible {
             logits[EOS as usize] = f64::NEG_INFINITY;
         }
@@ -48,28 +37,15 @@ impl Markov {
         all
     }
 
-    fn extend(
-        &self,
-        config: &BeamConfig,
-        last: u32,
-        tokens: Vec<u32>,
-        log_prob: f64,
-        all: &mut Vec<Hypothesis>,
-    ) {
+    fn extend(&self, config: &BeamConfig, last: u32, tokens: Vec<u32>, log_prob: f64, all: &mut Vec<Hypothesis>) {
         let hypothesis = |tokens: &[u32], log_prob, finished| Hypothesis {
-            score: config
-                .length_penalty
-                .score(log_prob, tokens.len(), finished),
+            score: config.length_penalty.score(log_prob, tokens.len(), finished),
             tokens: tokens.to_vec(),
             log_prob,
             finished,
         };
         let log_probs = self.log_probs(last, tokens.len() >= config.min_length);
-        for (token, &step) in log_probs
-            .iter()
-            .enumerate()
-            .filter(|(_, step)| step.is_finite())
-        {
+        for (token, &step) in log_probs.iter().enumerate().filter(|(_, step)| step.is_finite()) {
             let log_prob = log_prob + step;
             if token as u32 == EOS {
                 all.push(hypothesis(&tokens, log_prob, true));
@@ -88,18 +64,12 @@ impl Markov {
         let mut search = BeamSearch::new(config.clone(), BOS).unwrap();
         while !search.is_done() {
             let scores = self.scores(search.live(), kind);
-            let before: Vec<Vec<u32>> = (0..search.live().len())
-                .map(|row| search.live_tokens(row).unwrap())
-                .collect();
+            let before: Vec<Vec<u32>> = (0..search.live().len()).map(|row| search.live_tokens(row).unwrap()).collect();
             let parents = search.advance_by(&scores, kind).unwrap().to_vec();
             assert_eq!(parents.len(), search.live().len());
             for (row, &parent) in parents.iter().enumerate() {
                 let tokens = search.live_tokens(row).unwrap();
-                assert_eq!(
-                    tokens[..tokens.len() - 1],
-                    before[parent][..],
-                    "a row continues its parent"
-                );
+                assert_eq!(tokens[..tokens.len() - 1], before[parent][..], "a row continues its parent");
                 assert_eq!(tokens.last(), Some(&search.live()[row]));
             }
         }
@@ -109,11 +79,7 @@ impl Markov {
     fn scores(&self, live: &[u32], kind: Scores) -> Vec<f32> {
         let row = |&last: &u32| match kind {
             Scores::Logits => self.logits[last as usize].clone(),
-            Scores::LogProbabilities => self
-                .log_probs(last, true)
-                .iter()
-                .map(|&x| x as f32)
-                .collect(),
+            Scores::LogProbabilities => self.log_probs(last, true).iter().map(|&x| x as f32).collect(),
         };
         live.iter().flat_map(row).collect()
     }
@@ -135,18 +101,9 @@ fn scores_kind() -> impl Strategy<Value = Scores> {
 fn assert_same(found: &[Hypothesis], wanted: &[Hypothesis]) {
     assert_eq!(found.len(), wanted.len());
     for (found, wanted) in found.iter().zip(wanted) {
-        assert!(
-            (found.score - wanted.score).abs() < 1e-5,
-            "{found:?} {wanted:?}"
-        );
-        assert!(
-            (found.log_prob - wanted.log_prob).abs() < 1e-5,
-            "{found:?} {wanted:?}"
-        );
-        assert_eq!(
-            (&found.tokens, found.finished),
-            (&wanted.tokens, wanted.finished)
-        );
+        assert!((found.score - wanted.score).abs() < 1e-5, "{found:?} {wanted:?}");
+        assert!((found.log_prob - wanted.log_prob).abs() < 1e-5, "{found:?} {wanted:?}");
+        assert_eq!((&found.tokens, found.finished), (&wanted.tokens, wanted.finished));
     }
 }
 
@@ -281,16 +238,10 @@ proptest! {
 #[test]
 fn ties_go_to_the_lowest_token_then_the_lowest_row() {
     let mut search = BeamSearch::new(BeamConfig::new(3, 5, EOS), BOS).unwrap();
-    assert_eq!(
-        search.advance_logits(&[-9.0, 1.0, 1.0, 1.0, 1.0]).unwrap(),
-        [0, 0, 0]
-    );
+    assert_eq!(search.advance_logits(&[-9.0, 1.0, 1.0, 1.0, 1.0]).unwrap(), [0, 0, 0]);
     assert_eq!(search.live(), [1, 2, 3]);
     let row = [-9.0, 0.0, 2.0, 2.0, 0.0];
-    assert_eq!(
-        search.advance_logits(&[row, row, row].concat()).unwrap(),
-        [0, 1, 2]
-    );
+    assert_eq!(search.advance_logits(&[row, row, row].concat()).unwrap(), [0, 1, 2]);
     assert_eq!(search.live(), [2, 2, 2]);
 }
 
@@ -300,86 +251,39 @@ fn a_finished_hypothesis_does_not_narrow_the_beam() {
     search.advance_logits(&[3.0, 2.0, 1.0, 0.0]).unwrap();
     assert_eq!(search.live(), [1, 2]);
     // Eos was the best candidate; it comes back as the best hypothesis, the live ones as unfinished.
-    let config = BeamConfig {
-        num_best: 2,
-        ..BeamConfig::new(2, 5, EOS)
-    };
+    let config = BeamConfig { num_best: 2, ..BeamConfig::new(2, 5, EOS) };
     let mut search = BeamSearch::new(config, BOS).unwrap();
     search.advance_logits(&[3.0, 2.0, 1.0, 0.0]).unwrap();
     let found = search.into_hypotheses();
     assert_eq!(
-        found
-            .iter()
-            .map(|h| (h.tokens.as_slice(), h.finished))
-            .collect::<Vec<_>>(),
+        found.iter().map(|h| (h.tokens.as_slice(), h.finished)).collect::<Vec<_>>(),
         [(&[][..], true), (&[1][..], false)]
     );
 }
 
 #[test]
 fn bad_scores_are_errors_and_change_nothing() {
-    let config = BeamConfig {
-        min_length: 1,
-        ..BeamConfig::new(2, 5, EOS)
-    };
+    let config = BeamConfig { min_length: 1, ..BeamConfig::new(2, 5, EOS) };
     let mut search = BeamSearch::new(config, BOS).unwrap();
     let nothing = f32::NEG_INFINITY;
     assert_eq!(search.advance(&[]), Err(DecodeError::EmptyVocabulary));
-    assert_eq!(
-        search.advance(&[-1.0, f32::NAN]),
-        Err(DecodeError::NotANumber { row: 0, token: 1 })
-    );
-    assert_eq!(
-        search.advance(&[f32::NAN, -1.0]),
-        Err(DecodeError::NotANumber { row: 0, token: 0 })
-    );
-    assert_eq!(
-        search.advance(&[-1.0, f32::INFINITY]),
-        Err(DecodeError::Infinite { row: 0, token: 1 })
-    );
-    assert_eq!(
-        search.advance(&[-1.0, 2.0]),
-        Err(DecodeError::NotALogProbability {
-            row: 0,
-            token: 1,
-            found: 2.0
-        })
-    );
-    assert_eq!(
-        search.advance(&[nothing, nothing]),
-        Err(DecodeError::NothingPossible { row: 0 })
-    );
-    assert_eq!(
-        search.advance(&[0.0, nothing]),
-        Err(DecodeError::DeadEnd { step: 0 })
-    );
+    assert_eq!(search.advance(&[-1.0, f32::NAN]), Err(DecodeError::NotANumber { row: 0, token: 1 }));
+    assert_eq!(search.advance(&[f32::NAN, -1.0]), Err(DecodeError::NotANumber { row: 0, token: 0 }));
+    assert_eq!(search.advance(&[-1.0, f32::INFINITY]), Err(DecodeError::Infinite { row: 0, token: 1 }));
+    assert_eq!(search.advance(&[-1.0, 2.0]), Err(DecodeError::NotALogProbability { row: 0, token: 1, found: 2.0 }));
+    assert_eq!(search.advance(&[nothing, nothing]), Err(DecodeError::NothingPossible { row: 0 }));
+    assert_eq!(search.advance(&[0.0, nothing]), Err(DecodeError::DeadEnd { step: 0 }));
     assert_eq!((search.live(), search.step()), (&[BOS][..], 0));
     search.advance(&[-2.0, -1.0, -1.0]).unwrap();
-    assert_eq!(
-        search.advance(&[-1.0; 5]),
-        Err(DecodeError::Shape { found: 5, rows: 2 })
-    );
-    assert_eq!(
-        search.advance(&[-1.0; 4]),
-        Err(DecodeError::VocabularyChanged {
-            found: 2,
-            wanted: 3
-        })
-    );
+    assert_eq!(search.advance(&[-1.0; 5]), Err(DecodeError::Shape { found: 5, rows: 2 }));
+    assert_eq!(search.advance(&[-1.0; 4]), Err(DecodeError::VocabularyChanged { found: 2, wanted: 3 }));
     let mut scores = [-1.0; 6];
     scores[4] = f32::NAN;
-    assert_eq!(
-        search.advance(&scores),
-        Err(DecodeError::NotANumber { row: 1, token: 1 })
-    );
+    assert_eq!(search.advance(&scores), Err(DecodeError::NotANumber { row: 1, token: 1 }));
     assert_eq!((search.live(), search.step()), (&[1, 2][..], 1));
 
     let mut search = BeamSearch::new(BeamConfig::new(1, 5, 7), BOS).unwrap();
-    let outside = DecodeError::TokenOutOfRange {
-        what: "eos",
-        token: 7,
-        vocabulary: 2,
-    };
+    let outside = DecodeError::TokenOutOfRange { what: "eos", token: 7, vocabulary: 2 };
     assert_eq!(search.advance(&[-1.0, -1.0]), Err(outside));
     let mut search = BeamSearch::new(BeamConfig::new(1, 1, EOS), BOS).unwrap();
     assert_eq!(search.advance(&[-1.0, -1.0]), Ok(&[][..]));
@@ -390,48 +294,12 @@ fn bad_scores_are_errors_and_change_nothing() {
 fn impossible_settings_name_the_field() {
     let good = BeamConfig::new(4, 10, EOS);
     let wrong = [
-        (
-            "beam_size",
-            BeamConfig {
-                beam_size: 0,
-                ..good.clone()
-            },
-        ),
-        (
-            "num_best",
-            BeamConfig {
-                num_best: 0,
-                ..good.clone()
-            },
-        ),
-        (
-            "num_best",
-            BeamConfig {
-                num_best: 5,
-                ..good.clone()
-            },
-        ),
-        (
-            "max_length",
-            BeamConfig {
-                max_length: 0,
-                ..good.clone()
-            },
-        ),
-        (
-            "min_length",
-            BeamConfig {
-                min_length: 11,
-                ..good.clone()
-            },
-        ),
-        (
-            "length_penalty",
-            BeamConfig {
-                length_penalty: LengthPenalty::Wu { alpha: f64::NAN },
-                ..good.clone()
-            },
-        ),
+        ("beam_size", BeamConfig { beam_size: 0, ..good.clone() }),
+        ("num_best", BeamConfig { num_best: 0, ..good.clone() }),
+        ("num_best", BeamConfig { num_best: 5, ..good.clone() }),
+        ("max_length", BeamConfig { max_length: 0, ..good.clone() }),
+        ("min_length", BeamConfig { min_length: 11, ..good.clone() }),
+        ("length_penalty", BeamConfig { length_penalty: LengthPenalty::Wu { alpha: f64::NAN }, ..good.clone() }),
     ];
     for (wanted, config) in wrong {
         match BeamSearch::new(config, BOS) {
@@ -443,25 +311,9 @@ fn impossible_settings_name_the_field() {
 
 #[test]
 fn a_search_that_has_not_begun_has_one_empty_hypothesis() {
-    for length_penalty in [
-        LengthPenalty::None,
-        LengthPenalty::Average,
-        LengthPenalty::Wu { alpha: 0.6 },
-    ] {
-        let search = BeamSearch::new(
-            BeamConfig {
-                length_penalty,
-                ..BeamConfig::new(2, 5, EOS)
-            },
-            BOS,
-        )
-        .unwrap();
-        let wanted = Hypothesis {
-            tokens: vec![],
-            score: 0.0,
-            log_prob: 0.0,
-            finished: false,
-        };
+    for length_penalty in [LengthPenalty::None, LengthPenalty::Average, LengthPenalty::Wu { alpha: 0.6 }] {
+        let search = BeamSearch::new(BeamConfig { length_penalty, ..BeamConfig::new(2, 5, EOS) }, BOS).unwrap();
+        let wanted = Hypothesis { tokens: vec![], score: 0.0, log_prob: 0.0, finished: false };
         assert_eq!(search.into_hypotheses(), [wanted]);
     }
 }

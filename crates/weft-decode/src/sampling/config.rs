@@ -28,23 +28,14 @@ pub struct SamplingConfig {
 
 impl Default for SamplingConfig {
     fn default() -> Self {
-        Self {
-            repetition_penalty: 1.0,
-            temperature: 1.0,
-            top_k: None,
-            top_p: None,
-            min_p: None,
-        }
+        Self { repetition_penalty: 1.0, temperature: 1.0, top_k: None, top_p: None, min_p: None }
     }
 }
 
 impl SamplingConfig {
     /// Always the most likely token: a temperature of 0.
     pub fn greedy() -> Self {
-        Self {
-            temperature: 0.0,
-            ..Self::default()
-        }
+        Self { temperature: 0.0, ..Self::default() }
     }
 
     /// Checks that every setting is possible.
@@ -52,34 +43,18 @@ impl SamplingConfig {
     /// # Errors
     /// [`DecodeError::Config`] names the first that is not.
     pub fn validate(&self) -> Result<(), DecodeError> {
-        let Self {
-            repetition_penalty,
-            temperature,
-            top_k,
-            top_p,
-            min_p,
-        } = *self;
+        let Self { repetition_penalty, temperature, top_k, top_p, min_p } = *self;
         if !(repetition_penalty.is_finite() && repetition_penalty > 0.0) {
-            return Err(DecodeError::config(
-                "repetition_penalty",
-                repetition_penalty,
-                "a finite number above 0",
-            ));
+            return Err(DecodeError::config("repetition_penalty", repetition_penalty, "a finite number above 0"));
         }
         if !(temperature.is_finite() && temperature >= 0.0) {
-            return Err(DecodeError::config(
-                "temperature",
-                temperature,
-                "a finite number of at least 0",
-            ));
+            return Err(DecodeError::config("temperature", temperature, "a finite number of at least 0"));
         }
         match (top_k, top_p, min_p) {
             (Some(0), _, _) => Err(DecodeError::config("top_k", 0, "at least 1")),
-            (_, Some(p), _) if !(p > 0.0 && p <= 1.0) => Err(DecodeError::config(
-                "top_p",
-                p,
-                "a number above 0 and at most 1",
-            )),
+            (_, Some(p), _) if !(p > 0.0 && p <= 1.0) => {
+                Err(DecodeError::config("top_p", p, "a number above 0 and at most 1"))
+            }
             (_, _, Some(p)) if !(0.0..=1.0).contains(&p) => {
                 Err(DecodeError::config("min_p", p, "a number between 0 and 1"))
             }

@@ -36,11 +36,7 @@ struct Weighted {
 impl Weighted {
     /// More likely first, and the lower id first among equals.
     fn order(&self, other: &Self) -> Ordering {
-        other
-            .logit
-            .partial_cmp(&self.logit)
-            .unwrap_or(Ordering::Equal)
-            .then(self.token.cmp(&other.token))
+        other.logit.partial_cmp(&self.logit).unwrap_or(Ordering::Equal).then(self.token.cmp(&other.token))
     }
 }
 
@@ -51,14 +47,7 @@ impl Sampler {
     /// [`DecodeError::Config`] names the setting that cannot be.
     pub fn new(config: SamplingConfig, seed: u64) -> Result<Self, DecodeError> {
         config.validate()?;
-        Ok(Self {
-            config,
-            seed,
-            logits: Vec::new(),
-            weights: Vec::new(),
-            kept: Vec::new(),
-            maxima: Vec::new(),
-        })
+        Ok(Self { config, seed, logits: Vec::new(), weights: Vec::new(), kept: Vec::new(), maxima: Vec::new() })
     }
 
     /// The settings.
@@ -73,16 +62,9 @@ impl Sampler {
     ///
     /// # Errors
     /// Empty logits, NaN, plus infinity, nothing but minus infinity, or a token of the history outside the vocabulary.
-    pub fn sample(
-        &mut self,
-        logits: &[f32],
-        history: &[u32],
-        position: u64,
-    ) -> Result<u32, DecodeError> {
+    pub fn sample(&mut self, logits: &[f32], history: &[u32], position: u64) -> Result<u32, DecodeError> {
         let mut buffer = std::mem::take(&mut self.logits);
-        let result = self
-            .penalise(logits, history, &mut buffer)
-            .and_then(|logits| self.draw(logits, position));
+        let result = self.penalise(logits, history, &mut buffer).and_then(|logits| self.draw(logits, position));
         self.logits = buffer;
         result
     }
@@ -96,11 +78,7 @@ impl Sampler {
     ) -> Result<&'a [f32], DecodeError> {
         let vocabulary = logits.len();
         if let Some(&token) = history.iter().find(|&&token| token as usize >= vocabulary) {
-            return Err(DecodeError::TokenOutOfRange {
-                what: "history",
-                token,
-                vocabulary,
-            });
+            return Err(DecodeError::TokenOutOfRange { what: "history", token, vocabulary });
         }
         let penalty = self.config.repetition_penalty;
         if penalty == 1.0 || history.is_empty() {
@@ -111,11 +89,7 @@ impl Sampler {
         for &token in history {
             // From the untouched logits: a token that appears twice is penalised once.
             let logit = logits[token as usize];
-            buffer[token as usize] = if logit > 0.0 {
-                logit / penalty
-            } else {
-                logit * penalty
-            };
+            buffer[token as usize] = if logit > 0.0 { logit / penalty } else { logit * penalty };
         }
         Ok(buffer)
     }
@@ -128,10 +102,7 @@ impl Sampler {
         exp_all(logits, max, self.config.temperature, &mut self.weights);
         let uniform = uniform(self.seed, position);
         Ok(if self.filter(logits) {
-            pick(
-                self.kept.iter().map(|token| (token.token, token.weight)),
-                uniform,
-            )
+            pick(self.kept.iter().map(|token| (token.token, token.weight)), uniform)
         } else {
             pick((0..).zip(self.weights.iter().copied()), uniform)
         })
@@ -142,12 +113,7 @@ impl Sampler {
     /// Every filter keeps a beginning of the tokens in their order from likely to unlikely. So a filter may skip from
     /// the start what it or a later one is going to drop, and nothing has to sort the whole vocabulary.
     fn filter(&mut self, logits: &[f32]) -> bool {
-        let SamplingConfig {
-            top_k,
-            top_p,
-            min_p,
-            ..
-        } = self.config;
+        let SamplingConfig { top_k, top_p, min_p, .. } = self.config;
         let top_k = top_k.filter(|&k| k < logits.len());
         let top_p = top_p.filter(|&p| p < 1.0);
         let min_p = min_p.filter(|&p| p > 0.0);
@@ -158,9 +124,7 @@ impl Sampler {
         let least_weight = match top_p {
             // All tokens lighter than this together weigh less than what top-p drops. With top-k, top-p has a share of
             // the k tokens to keep instead, and those are few.
-            Some(p) if top_k.is_none() => {
-                (1.0 - f64::from(p)) * total / logits.len() as f64 * 0.999
-            }
+            Some(p) if top_k.is_none() => (1.0 - f64::from(p)) * total / logits.len() as f64 * 0.999,
             _ => 0.0,
         } as f32;
         let least_logit = top_k.map_or(f32::NEG_INFINITY, |k| nth_largest(&mut self.maxima, k));
@@ -168,14 +132,8 @@ impl Sampler {
         let weighted = logits.iter().zip(&self.weights).zip(0..);
         self.kept.extend(
             weighted
-                .filter(|&((&logit, &weight), _)| {
-                    logit >= least_logit && weight > 0.0 && weight >= least_weight
-                })
-                .map(|((&logit, &weight), token)| Weighted {
-                    logit,
-                    weight,
-                    token,
-                }),
+                .filter(|&((&logit, &weight), _)| logit >= least_logit && weight > 0.0 && weight >= least_weight)
+                .map(|((&logit, &weight), token)| Weighted { logit, weight, token }),
         );
         if let Some(k) = top_k {
             if self.kept.len() > k {
@@ -200,9 +158,7 @@ fn nth_largest(maxima: &mut [f32], n: usize) -> f32 {
     if n > maxima.len() {
         return f32::NEG_INFINITY;
     }
-    *maxima
-        .select_nth_unstable_by(n - 1, |a, b| b.total_cmp(a))
-        .1
+    *maxima.select_nth_unstable_by(n - 1, |a, b| b.total_cmp(a)).1
 }
 
 /// Keeps the shortest beginning of the tokens, from likely to unlikely, that weighs at least `mass`.

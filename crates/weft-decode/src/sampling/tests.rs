@@ -10,10 +10,7 @@ fn sampler(config: SamplingConfig, seed: u64) -> Sampler {
 /// The probabilities of the logits at a temperature, in f64.
 fn probabilities(logits: &[f32], temperature: f64) -> Vec<f64> {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let weights: Vec<f64> = logits
-        .iter()
-        .map(|&x| ((f64::from(x) - f64::from(max)) / temperature).exp())
-        .collect();
+    let weights: Vec<f64> = logits.iter().map(|&x| ((f64::from(x) - f64::from(max)) / temperature).exp()).collect();
     let total: f64 = weights.iter().sum();
     weights.iter().map(|weight| weight / total).collect()
 }
@@ -22,12 +19,7 @@ fn probabilities(logits: &[f32], temperature: f64) -> Vec<f64> {
 fn kept(config: SamplingConfig, logits: &[f32]) -> Vec<u32> {
     let mut sampler = sampler(config, 0);
     let max = block_maxima(logits, 0, &mut sampler.maxima).unwrap();
-    exp_all(
-        logits,
-        max,
-        sampler.config.temperature,
-        &mut sampler.weights,
-    );
+    exp_all(logits, max, sampler.config.temperature, &mut sampler.weights);
     if !sampler.filter(logits) {
         return (0..logits.len() as u32).collect();
     }
@@ -38,9 +30,8 @@ fn kept(config: SamplingConfig, logits: &[f32]) -> Vec<u32> {
 
 fn logits(longest: usize) -> impl Strategy<Value = Vec<f32>> {
     let logit = prop_oneof![12 => -12.0..12.0f32, 2 => (-3i8..3).prop_map(f32::from), 1 => Just(f32::NEG_INFINITY)];
-    prop::collection::vec(logit, 1..longest).prop_filter("one possible token", |logits| {
-        logits.iter().any(|x| x.is_finite())
-    })
+    prop::collection::vec(logit, 1..longest)
+        .prop_filter("one possible token", |logits| logits.iter().any(|x| x.is_finite()))
 }
 
 proptest! {
@@ -142,13 +133,7 @@ proptest! {
 }
 
 /// Draws many times and compares the counts with the probabilities that should be left.
-fn assert_frequencies(
-    name: &str,
-    config: SamplingConfig,
-    logits: &[f32],
-    history: &[u32],
-    wanted: &[f64],
-) {
+fn assert_frequencies(name: &str, config: SamplingConfig, logits: &[f32], history: &[u32], wanted: &[f64]) {
     const DRAWS: u64 = 200_000;
     let mut sampler = sampler(config, 7);
     let mut counts = vec![0u64; logits.len()];
@@ -158,19 +143,13 @@ fn assert_frequencies(
     let mut chi_square = 0.0;
     for (token, (&count, &probability)) in counts.iter().zip(wanted).enumerate() {
         let expected = probability * DRAWS as f64;
-        assert!(
-            probability > 0.0 || count == 0,
-            "{name}: token {token} should never be drawn"
-        );
+        assert!(probability > 0.0 || count == 0, "{name}: token {token} should never be drawn");
         if probability > 0.0 {
             chi_square += (count as f64 - expected).powi(2) / expected;
         }
     }
     // At most 5 degrees of freedom: 20.5 is exceeded by chance once in a thousand.
-    assert!(
-        chi_square < 20.5,
-        "{name}: chi-square {chi_square}, counts {counts:?}"
-    );
+    assert!(chi_square < 20.5, "{name}: chi-square {chi_square}, counts {counts:?}");
 }
 
 #[test]
@@ -179,58 +158,19 @@ fn frequencies_are_the_probabilities() {
     let only = SamplingConfig::default();
     let wanted = probabilities(&logits, 1.0);
     assert_frequencies("plain", only.clone(), &logits, &[], &wanted);
-    let half = SamplingConfig {
-        temperature: 0.5,
-        ..only.clone()
-    };
-    assert_frequencies(
-        "temperature",
-        half,
-        &logits,
-        &[],
-        &probabilities(&logits, 0.5),
-    );
+    let half = SamplingConfig { temperature: 0.5, ..only.clone() };
+    assert_frequencies("temperature", half, &logits, &[], &probabilities(&logits, 0.5));
 
     let nothing = f32::NEG_INFINITY;
     let wanted = probabilities(&[1.0, 0.5, nothing, 2.0, nothing, nothing], 1.0);
-    assert_frequencies(
-        "top_k",
-        SamplingConfig {
-            top_k: Some(3),
-            ..only.clone()
-        },
-        &logits,
-        &[],
-        &wanted,
-    );
+    assert_frequencies("top_k", SamplingConfig { top_k: Some(3), ..only.clone() }, &logits, &[], &wanted);
     // 0.53 and 0.19 and 0.12 of the whole: 0.8 takes three.
-    assert_frequencies(
-        "top_p",
-        SamplingConfig {
-            top_p: Some(0.8),
-            ..only.clone()
-        },
-        &logits,
-        &[],
-        &wanted,
-    );
+    assert_frequencies("top_p", SamplingConfig { top_p: Some(0.8), ..only.clone() }, &logits, &[], &wanted);
     // exp(-1.5) = 0.22 is at least 0.2 of the most likely token, exp(-2) = 0.14 is not.
-    assert_frequencies(
-        "min_p",
-        SamplingConfig {
-            min_p: Some(0.2),
-            ..only.clone()
-        },
-        &logits,
-        &[],
-        &wanted,
-    );
+    assert_frequencies("min_p", SamplingConfig { min_p: Some(0.2), ..only.clone() }, &logits, &[], &wanted);
 
     let penalised = probabilities(&[1.0, 0.5, -2.0, 1.0, nothing, 0.0], 1.0);
-    let config = SamplingConfig {
-        repetition_penalty: 2.0,
-        ..only
-    };
+    let config = SamplingConfig { repetition_penalty: 2.0, ..only };
     assert_frequencies("repetition", config, &logits, &[3, 2, 3, 5], &penalised);
 }
 
@@ -239,33 +179,14 @@ fn bad_scores_are_errors() {
     for config in [
         SamplingConfig::default(),
         SamplingConfig::greedy(),
-        SamplingConfig {
-            top_k: Some(3),
-            ..SamplingConfig::default()
-        },
+        SamplingConfig { top_k: Some(3), ..SamplingConfig::default() },
     ] {
         let mut sampler = sampler(config, 0);
-        assert_eq!(
-            sampler.sample(&[], &[], 0),
-            Err(DecodeError::EmptyVocabulary)
-        );
-        assert_eq!(
-            sampler.sample(&[0.0, f32::NAN], &[], 0),
-            Err(DecodeError::NotANumber { row: 0, token: 1 })
-        );
-        assert_eq!(
-            sampler.sample(&[f32::INFINITY, 0.0], &[], 0),
-            Err(DecodeError::Infinite { row: 0, token: 0 })
-        );
-        assert_eq!(
-            sampler.sample(&[f32::NEG_INFINITY; 9], &[], 0),
-            Err(DecodeError::NothingPossible { row: 0 })
-        );
-        let outside = DecodeError::TokenOutOfRange {
-            what: "history",
-            token: 2,
-            vocabulary: 2,
-        };
+        assert_eq!(sampler.sample(&[], &[], 0), Err(DecodeError::EmptyVocabulary));
+        assert_eq!(sampler.sample(&[0.0, f32::NAN], &[], 0), Err(DecodeError::NotANumber { row: 0, token: 1 }));
+        assert_eq!(sampler.sample(&[f32::INFINITY, 0.0], &[], 0), Err(DecodeError::Infinite { row: 0, token: 0 }));
+        assert_eq!(sampler.sample(&[f32::NEG_INFINITY; 9], &[], 0), Err(DecodeError::NothingPossible { row: 0 }));
+        let outside = DecodeError::TokenOutOfRange { what: "history", token: 2, vocabulary: 2 };
         assert_eq!(sampler.sample(&[0.0, 1.0], &[0, 2], 0), Err(outside));
     }
 }
@@ -273,11 +194,7 @@ fn bad_scores_are_errors() {
 #[test]
 fn extreme_temperatures_are_harmless() {
     for temperature in [f32::MIN_POSITIVE, 1e-45, 1e-10, 1e10, f32::MAX] {
-        let config = SamplingConfig {
-            temperature,
-            top_p: Some(0.9),
-            ..SamplingConfig::default()
-        };
+        let config = SamplingConfig { temperature, top_p: Some(0.9), ..SamplingConfig::default() };
         let token = sampler(config, 3).sample(&[1.0, 3.0, 2.0], &[], 0).unwrap();
         assert!(temperature > 1.0 || token == 1);
     }
@@ -287,69 +204,18 @@ fn extreme_temperatures_are_harmless() {
 fn impossible_settings_name_the_field() {
     let good = SamplingConfig::default();
     let wrong = [
-        (
-            "temperature",
-            SamplingConfig {
-                temperature: -0.1,
-                ..good.clone()
-            },
-        ),
-        (
-            "temperature",
-            SamplingConfig {
-                temperature: f32::NAN,
-                ..good.clone()
-            },
-        ),
-        (
-            "top_k",
-            SamplingConfig {
-                top_k: Some(0),
-                ..good.clone()
-            },
-        ),
-        (
-            "top_p",
-            SamplingConfig {
-                top_p: Some(0.0),
-                ..good.clone()
-            },
-        ),
-        (
-            "top_p",
-            SamplingConfig {
-                top_p: Some(1.1),
-                ..good.clone()
-            },
-        ),
-        (
-            "min_p",
-            SamplingConfig {
-                min_p: Some(-0.1),
-                ..good.clone()
-            },
-        ),
-        (
-            "min_p",
-            SamplingConfig {
-                min_p: Some(1.5),
-                ..good.clone()
-            },
-        ),
-        (
-            "repetition_penalty",
-            SamplingConfig {
-                repetition_penalty: 0.0,
-                ..good.clone()
-            },
-        ),
+        ("temperature", SamplingConfig { temperature: -0.1, ..good.clone() }),
+        ("temperature", SamplingConfig { temperature: f32::NAN, ..good.clone() }),
+        ("top_k", SamplingConfig { top_k: Some(0), ..good.clone() }),
+        ("top_p", SamplingConfig { top_p: Some(0.0), ..good.clone() }),
+        ("top_p", SamplingConfig { top_p: Some(1.1), ..good.clone() }),
+        ("min_p", SamplingConfig { min_p: Some(-0.1), ..good.clone() }),
+        ("min_p", SamplingConfig { min_p: Some(1.5), ..good.clone() }),
+        ("repetition_penalty", SamplingConfig { repetition_penalty: 0.0, ..good.clone() }),
     ];
     for (wanted, config) in wrong {
         let error = Sampler::new(config, 0).unwrap_err();
-        assert!(
-            matches!(&error, DecodeError::Config { field, .. } if *field == wanted),
-            "{error}"
-        );
+        assert!(matches!(&error, DecodeError::Config { field, .. } if *field == wanted), "{error}");
         assert!(error.to_string().starts_with(wanted), "{error}");
     }
 }
