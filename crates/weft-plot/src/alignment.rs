@@ -13,6 +13,8 @@ pub struct Alignment {
     source: Vec<String>,
     target: Vec<String>,
     weights: Vec<f32>,
+    /// The largest finite weight, at least 0: the one drawn darkest.
+    largest: f64,
 }
 
 impl Alignment {
@@ -22,14 +24,17 @@ impl Alignment {
     /// # Errors
     /// When the number of weights is not the product of the numbers of tokens.
     pub fn new<S: Into<String>, T: Into<String>>(
-        source: impl IntoIterator<Item = S>, target: impl IntoIterator<Item = T>, weights: Vec<f32>,
+        source: impl IntoIterator<Item = S>,
+        target: impl IntoIterator<Item = T>,
+        weights: Vec<f32>,
     ) -> Result<Self, PlotError> {
         let source: Vec<String> = source.into_iter().map(Into::into).collect();
         let target: Vec<String> = target.into_iter().map(Into::into).collect();
         if weights.len() != source.len() * target.len() {
             return Err(PlotError::Weights { rows: target.len(), columns: source.len(), found: weights.len() });
         }
-        Ok(Self { title: String::new(), source, target, weights })
+        let largest = weights.iter().copied().filter(|weight| weight.is_finite()).fold(0.0, f32::max).into();
+        Ok(Self { title: String::new(), source, target, weights, largest })
     }
 
     /// The same alignment with a headline.
@@ -62,19 +67,13 @@ impl Alignment {
     /// The weight as a share of the largest of the map, from 0 to 1; `None` for NaN.
     pub(crate) fn shade(&self, target_index: usize, source_index: usize) -> Option<f64> {
         let weight = self.weight(target_index, source_index);
-        let largest = self.largest();
         if weight.is_nan() {
             None
-        } else if largest > 0.0 {
-            Some((f64::from(weight) / largest).clamp(0.0, 1.0))
+        } else if self.largest > 0.0 {
+            Some((f64::from(weight) / self.largest).clamp(0.0, 1.0))
         } else {
             Some(0.0)
         }
-    }
-
-    /// The largest finite weight, at least 0: the one drawn darkest.
-    fn largest(&self) -> f64 {
-        self.weights.iter().copied().filter(|weight| weight.is_finite()).fold(0.0, f32::max).into()
     }
 }
 
@@ -108,6 +107,17 @@ const LONGEST_LABEL: f64 = 220.0;
 /// Weights of less than half a percent are white to the eye: leaving them out keeps the files small.
 const FAINTEST: f64 = 0.005;
 
+/// How the labels of the columns stand: as upright as their length and the cells allow.
+#[derive(Clone, Copy)]
+enum Tilt {
+    None,
+    Rising,
+    Vertical,
+}
+
+/// Sine and cosine of the angle of [`Tilt::Rising`].
+const SLOPE: f64 = std::f64::consts::FRAC_1_SQRT_2;
+
 /// Draws an alignment as SVG text: a row for each target token, a column for each source token, darker where the
 /// weight is larger; the largest weight of the map is darkest. Hovering over a cell in a browser tells its weight.
 #[must_use]
@@ -122,7 +132,13 @@ pub fn alignment(map: &Alignment) -> String {
     let widths = |labels: &[String]| labels.iter().map(|label| text_width(label, size)).collect::<Vec<_>>();
     let (source_widths, target_widths) = (widths(&source), widths(&target));
     let widest = |widths: &[f64]| widths.iter().copied().fold(0.0, f64::max);
-    let upright = widest(&source_widths) <= cell - 2.0;
+    let tilt = if widest(&source_widths) <= cell - 2.0 {
+        Tilt::None
+    } else if cell * SLOPE >= size {
+        Tilt::Rising
+    } else {
+        Tilt::Vertical
+    };
 
     let left = MARGIN + widest(&target_widths) + 9.0;
     let right = left + cell * columns as f64;
@@ -130,12 +146,20 @@ pub fn alignment(map: &Alignment) -> String {
     if !map.title.is_empty() {
         top += TITLE_SIZE * 0.8 + 14.0;
     }
-    let slope = std::f64::consts::FRAC_1_SQRT_2;
-    top += if upright { size + 8.0 } else { (widest(&source_widths) + size) * slope + 8.0 };
+    top += 8.0
+        + match tilt {
+            Tilt::None => size,
+            Tilt::Rising => (widest(&source_widths) + size) * SLOPE,
+            Tilt::Vertical => widest(&source_widths),
+        };
     let bottom = top + cell * rows as f64;
     let overhang = source_widths.iter().enumerate().map(|(index, width)| {
         let centre = left + (index as f64 + 0.5) * cell;
-        if upright { centre + width / 2.0 } else { centre + (width + size) * slope }
+        match tilt {
+            Tilt::None => centre + width / 2.0,
+            Tilt::Rising => centre + (width + size) * SLOPE,
+            Tilt::Vertical => centre + size,
+        }
     });
     let most_right = overhang.fold(right, f64::max);
     let width = (most_right + MARGIN).max(MARGIN * 2.0 + 230.0).max(title_room(&map.title));
@@ -147,10 +171,10 @@ pub fn alignment(map: &Alignment) -> String {
     }
     for (index, label) in source.iter().enumerate() {
         let x = left + (index as f64 + 0.5) * cell;
-        if upright {
-            canvas.text((x, top - 7.0), "ink", size, Anchor::Middle, label);
-        } else {
-            canvas.rising_text((x + size * 0.3, top - 6.0), "ink", size, label);
+        match tilt {
+            Tilt::None => canvas.text((x, top - 7.0), "ink", size, Anchor::Middle, label),
+            Tilt::Rising => canvas.turned_text((x + size * 0.3, top - 6.0), -45, "ink", size, label),
+            Tilt::Vertical => canvas.turned_text((x + size * 0.35, top - 6.0), -90, "ink", size, label),
         }
     }
     for (index, label) in target.iter().enumerate() {
@@ -173,20 +197,27 @@ fn draw_cells(canvas: &mut Canvas, map: &Alignment, (left, top): (f64, f64), cel
     // A hairline of the frame between cells makes rows and columns easy to follow.
     let side = if cell >= 14.0 { cell - 2.0 } else { cell - 1.0 };
     let radius = if cell >= 20.0 { 3.0 } else { 1.0 };
-    let [side_text, radius] = [side, radius].map(number);
-    let mut markup = String::new();
+    let [edge, radius] = [side, radius].map(number);
+    let shape = format!("width=\"{edge}\" height=\"{edge}\" rx=\"{radius}\"");
+    let x = |column: usize| number(left + column as f64 * cell + (cell - side) / 2.0);
+    let y = |row: usize| number(top + row as f64 * cell + (cell - side) / 2.0);
+    // One row of empty cells, used again for every row. Its name tells its shape: where several pictures are set into
+    // one page, those that share the name share the shape.
+    let empty: String = (0..map.source.len()).map(|column| format!("<rect x=\"{}\" {shape}/>", x(column))).collect();
+    let name = format!("row-{}-{}-{edge}", map.source.len(), x(0).replace('.', "_"));
+    let mut markup = format!("<defs><g id=\"{name}\" class=\"frame\">{empty}</g></defs>\n");
     for (row, target) in map.target.iter().enumerate() {
+        let y = y(row);
+        let _ = writeln!(markup, "<use href=\"#{name}\" y=\"{y}\"/>");
         for (column, source) in map.source.iter().enumerate() {
-            let x = number(left + column as f64 * cell + (cell - side) / 2.0);
-            let y = number(top + row as f64 * cell + (cell - side) / 2.0);
-            let place = format!("x=\"{x}\" y=\"{y}\" width=\"{side_text}\" height=\"{side_text}\" rx=\"{radius}\"");
-            let (weight, shade) = (map.weight(row, column), map.shade(row, column));
-            let _ = writeln!(markup, "<rect {place} class=\"{}\"/>", if shade.is_none() { "unknown" } else { "frame" });
-            let Some(shade) = shade.filter(|shade| *shade >= FAINTEST) else { continue };
-            let pair = escape(&format!("{} → {}: {weight:.3}", visible(target), visible(source)));
-            let opacity = number(shade);
+            let class = match map.shade(row, column) {
+                None => "class=\"unknown\"".to_owned(),
+                Some(shade) if shade < FAINTEST => continue,
+                Some(shade) => format!("class=\"cell\" fill-opacity=\"{}\"", number(shade)),
+            };
+            let pair = escape(&format!("{} → {}: {:.3}", visible(target), visible(source), map.weight(row, column)));
             let _ =
-                writeln!(markup, "<rect {place} class=\"cell\" fill-opacity=\"{opacity}\"><title>{pair}</title></rect>");
+                writeln!(markup, "<rect x=\"{}\" y=\"{y}\" {shape} {class}><title>{pair}</title></rect>", x(column));
         }
     }
     canvas.raw(&markup);
@@ -196,8 +227,10 @@ fn draw_cells(canvas: &mut Canvas, map: &Alignment, (left, top): (f64, f64), cel
 fn draw_legend(canvas: &mut Canvas, map: &Alignment, (left, y): (f64, f64)) {
     const STEPS: usize = 10;
     const STEP: f64 = 9.0;
-    canvas.text((left, y), "soft", NOTE_SIZE, Anchor::Start, "0");
-    let bar = left + 13.0;
+    const NOTE: &str = "attention weight";
+    canvas.text((left, y), "soft", NOTE_SIZE, Anchor::Start, NOTE);
+    let bar = left + text_width(NOTE, NOTE_SIZE) + 22.0;
+    canvas.text((bar - 6.0, y), "soft", NOTE_SIZE, Anchor::End, "0");
     for step in 0..STEPS {
         let opacity = number((step + 1) as f64 / STEPS as f64);
         let (x, top) = (number(bar + step as f64 * STEP), number(y - 9.5));
@@ -205,9 +238,9 @@ fn draw_legend(canvas: &mut Canvas, map: &Alignment, (left, y): (f64, f64)) {
             "<rect x=\"{x}\" y=\"{top}\" width=\"{STEP}\" height=\"10\" class=\"cell\" fill-opacity=\"{opacity}\"/>"
         ));
     }
-    let largest = format!("{:.2}", map.largest());
+    let largest = format!("{:.2}", map.largest);
     let end = bar + STEP * STEPS as f64 + 6.0;
-    canvas.text((end, y), "soft", NOTE_SIZE, Anchor::Start, &format!("{largest}   attention weight"));
+    canvas.text((end, y), "soft", NOTE_SIZE, Anchor::Start, &largest);
 }
 
 #[cfg(test)]

@@ -64,10 +64,14 @@ impl PlotError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Weights { .. } => Some("give one row of weights per target token, one weight per source token".into()),
-            Self::Extension { path, .. } => {
-                Some(format!("try {} or {}", path.with_extension("svg").display(), path.with_extension("png").display()))
+            Self::Weights { .. } => {
+                Some("give one row of weights per target token, one weight per source token".into())
             }
+            Self::Extension { path, .. } => Some(format!(
+                "try {} or {}",
+                path.with_extension("svg").display(),
+                path.with_extension("png").display()
+            )),
             Self::TooLarge { .. } => Some("write an .svg instead, or draw fewer tokens".into()),
             Self::Write { source, path } if source.kind() == std::io::ErrorKind::NotFound => {
                 Some(format!("make the folder first: {}", path.parent().unwrap_or(path).display()))

@@ -16,11 +16,8 @@ pub(crate) const FAMILIES: &str = "Ubuntu, 'Segoe UI', 'Helvetica Neue', Arial, 
 /// Browsers set our text in another font when Ubuntu is not installed; theirs are up to this much wider.
 const OTHER_FONTS_ARE_WIDER: f64 = 1.08;
 
-const EMBEDDED: [&[u8]; 3] = [
-    epaint_default_fonts::UBUNTU_LIGHT,
-    epaint_default_fonts::HACK_REGULAR,
-    epaint_default_fonts::NOTO_EMOJI_REGULAR,
-];
+const EMBEDDED: [&[u8]; 3] =
+    [epaint_default_fonts::UBUNTU_LIGHT, epaint_default_fonts::HACK_REGULAR, epaint_default_fonts::NOTO_EMOJI_REGULAR];
 
 fn embedded_faces() -> &'static [FontRef<'static>] {
     static FACES: OnceLock<Vec<FontRef<'static>>> = OnceLock::new();
@@ -102,7 +99,8 @@ mod tests {
 
     #[test]
     fn european_scripts_and_emoji_need_no_font_of_the_machine() {
-        for text in ["Größe, façade, señal, ação, łódź, İstanbul", "Ελληνικά", "Русский, Українська", "▁the Ġa ↵ □ 😀"] {
+        for text in ["Größe, façade, señal, ação, łódź, İstanbul", "Ελληνικά", "Русский, Українська", "▁the Ġa ↵ □ 😀"]
+        {
             assert!(is_covered(text), "{text}");
         }
         assert!(!is_covered("日本語"));

@@ -56,9 +56,9 @@ impl Canvas {
         self.placed_text(&place, class, size, anchor, text);
     }
 
-    /// A text that starts at a point and runs upwards to the right, by 45 degrees.
-    pub(crate) fn rising_text(&mut self, (x, y): (f64, f64), class: &str, size: f64, text: &str) {
-        let place = format!("transform=\"translate({} {}) rotate(-45)\"", number(x), number(y));
+    /// A text that starts at a point, turned clockwise about it by some degrees.
+    pub(crate) fn turned_text(&mut self, (x, y): (f64, f64), degrees: i32, class: &str, size: f64, text: &str) {
+        let place = format!("transform=\"translate({} {}) rotate({degrees})\"", number(x), number(y));
         self.placed_text(&place, class, size, Anchor::Start, text);
     }
 

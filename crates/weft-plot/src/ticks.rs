@@ -7,6 +7,14 @@ pub(crate) struct Tick {
     pub(crate) label: String,
 }
 
+/// The whole numbers among the [`linear`] ticks, for axes that count.
+pub(crate) fn whole(low: f64, high: f64, wanted: usize) -> Vec<Tick> {
+    let most = (high - low).max(1.0) as usize;
+    let ticks = linear(low, high, wanted.min(most)).into_iter().filter(|tick| tick.value.fract() == 0.0);
+    let format = Format::for_values(1.0, low.abs().max(high.abs()));
+    ticks.map(|tick| Tick { label: format.write(tick.value), ..tick }).collect()
+}
+
 /// Round numbers (1, 2, 2.5 or 5 times a power of ten apart) within `[low, high]`, about `wanted` of them.
 pub(crate) fn linear(low: f64, high: f64, wanted: usize) -> Vec<Tick> {
     let span = high - low;
@@ -16,7 +24,8 @@ pub(crate) fn linear(low: f64, high: f64, wanted: usize) -> Vec<Tick> {
     let rough = span / wanted.max(1) as f64;
     let power = rough.log10().floor();
     let step = [1.0, 2.0, 2.5, 5.0, 10.0].map(|factor| factor * 10f64.powf(power));
-    let step = step.into_iter().find(|step| *step >= rough * 0.999).unwrap_or(rough);
+    let distance = |step: &f64| (step / rough).ln().abs();
+    let step = step.into_iter().min_by(|one, other| distance(one).total_cmp(&distance(other))).unwrap_or(rough);
     // A hair of slack, so that a bound that is itself round keeps its tick.
     let slack = step * 1e-6;
     let (first, last) = (((low - slack) / step).ceil(), ((high + slack) / step).floor());
@@ -28,18 +37,22 @@ pub(crate) fn linear(low: f64, high: f64, wanted: usize) -> Vec<Tick> {
     values.into_iter().map(|value| Tick { value, label: format.write(value) }).collect()
 }
 
-/// Ticks of a logarithmic axis within `[low, high]`, both positive: powers of ten, with 2 and 5 between them where
-/// there is room, or the linear ticks where the axis is shorter than a decade.
+/// Ticks of a logarithmic axis within `[low, high]`, both positive: powers of ten, with more between them the fewer
+/// they are, or the linear ticks where the axis is shorter than half a decade.
 pub(crate) fn logarithmic(low: f64, high: f64, wanted: usize) -> Vec<Tick> {
     if !(low > 0.0 && high > low && high.is_finite()) {
         return Vec::new();
     }
     let (first, last) = (low.log10().floor() as i32, high.log10().ceil() as i32);
     let decades = (high / low).log10();
-    if decades < 1.0 {
+    if decades < 0.5 {
         return linear(low, high, wanted);
     }
-    let factors: &[f64] = if decades * 3.0 <= wanted as f64 * 1.5 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+    let factors: &[f64] = match decades * 3.0 / wanted as f64 {
+        crowded if crowded > 1.5 => &[1.0],
+        crowded if crowded > 0.75 => &[1.0, 2.0, 5.0],
+        _ => &[1.0, 1.5, 2.0, 3.0, 5.0, 7.0],
+    };
     let stride = ((decades / wanted.max(1) as f64).ceil() as usize).max(1);
     let slack = 1e-9;
     (first..=last)
@@ -76,7 +89,7 @@ impl Format {
             });
             decimals.unwrap_or(17) as usize
         };
-        if largest >= 1e7 || largest < 1e-3 {
+        if largest >= 1e7 || largest < 5e-3 {
             let power = largest.log10().floor();
             return Self::Scientific(decimals_of(step / 10f64.powf(power)).min(6));
         }
@@ -131,15 +144,16 @@ mod tests {
     #[test]
     fn labels_read_well() {
         assert_eq!(labels(linear(0.0, 10.0, 5)), ["0", "2", "4", "6", "8", "10"]);
+        assert_eq!(labels(linear(0.0, 1e-3, 4)), ["0", "2.5e−4", "5e−4", "7.5e−4", "1e−3"]);
+        assert_eq!(labels(whole(0.0, 3.0, 7)), ["0", "1", "2", "3"]);
+        assert_eq!(labels(whole(0.0, 16.0, 7)), ["0", "5", "10", "15"]);
+        assert_eq!(labels(logarithmic(1.2, 9.5, 5)), ["1.5", "2", "3", "5", "7"]);
         assert_eq!(labels(linear(1.2, 2.4, 5)), ["1.25", "1.50", "1.75", "2.00", "2.25"]);
         assert_eq!(labels(linear(0.0, 25_000.0, 5)), ["0", "5000", "10,000", "15,000", "20,000", "25,000"]);
         assert_eq!(labels(linear(0.0, 3e-4, 3)), ["0", "1e\u{2212}4", "2e\u{2212}4", "3e\u{2212}4"]);
         assert_eq!(labels(linear(-1.0, 1.0, 2)), ["\u{2212}1", "0", "1"]);
-        assert_eq!(labels(logarithmic(0.9, 12.0, 5)), ["1", "2", "5", "10"]);
-        assert_eq!(
-            labels(logarithmic(1e-5, 1.0, 5)),
-            ["1e\u{2212}5", "1e\u{2212}4", "0.001", "0.01", "0.1", "1"]
-        );
+        assert_eq!(labels(logarithmic(0.9, 40.0, 5)), ["1", "2", "5", "10", "20"]);
+        assert_eq!(labels(logarithmic(1e-5, 1.0, 5)), ["1e\u{2212}5", "1e\u{2212}4", "1e\u{2212}3", "0.01", "0.1", "1"]);
         assert_eq!(
             [0.0, 1.42345, 38.2, 123_456.0, 2.5e-4, 0.9871].map(short_value),
             ["0", "1.423", "38.20", "123,456", "2.5e\u{2212}4", "0.9871"]
@@ -160,7 +174,7 @@ mod tests {
         fn ticks_lie_inside_in_order_and_are_few(low in -1e6f64..1e6, span in 1e-6f64..1e7, wanted in 1usize..12) {
             let high = low + span;
             let ticks = linear(low, high, wanted);
-            prop_assert!(ticks.len() <= wanted + 2);
+            prop_assert!(ticks.len() <= 2 * wanted + 2);
             prop_assert!(ticks.windows(2).all(|pair| pair[0].value < pair[1].value));
             let slack = span * 1e-3;
             prop_assert!(ticks.iter().all(|tick| (low - slack..=high + slack).contains(&tick.value)));

@@ -180,7 +180,10 @@ pub fn line_chart(chart: &LineChart) -> String {
     let (left, right) = (MARGIN + widest_label + 8.0, width - MARGIN - 6.0);
     for (index, panel) in prepared.iter().enumerate() {
         let height = if index == 0 { FIRST_PANEL_HEIGHT } else { OTHER_PANEL_HEIGHT };
-        // Colours run on through the panels, so that a name has one colour in the whole picture.
+        if index > 0 {
+            y += 10.0;
+        }
+        // Colours run on through the panels, so that no colour means two things in one picture.
         let first_colour = chart.panels[..index].iter().map(|panel| panel.series.len()).sum();
         y = panel.draw(&mut canvas, panel::Frame { left, right, top: y, height }, &x_axis, first_colour);
     }
@@ -208,18 +211,17 @@ struct XAxis {
 impl XAxis {
     fn of(chart: &LineChart) -> Self {
         let points = chart.panels.iter().flat_map(|panel| &panel.series).flat_map(|series| &series.points);
-        let drawable = points.filter(|(x, y)| is_drawable(*x) && is_drawable(*y)).map(|(x, _)| *x);
+        let drawable = points.clone().filter(|(x, y)| is_drawable(*x) && is_drawable(*y)).map(|(x, _)| *x);
         let Some((low, high)) = bounds(drawable) else {
             return Self { low: 0.0, high: 1.0, ticks: Vec::new(), label: chart.x_label.clone() };
         };
         // A run that starts at a small step starts at the corner; a single point stands in the middle.
         let low = if low > 0.0 && low < 0.1 * high { 0.0 } else { low };
-        let (low, high) = if high - low > high.abs() * 1e-9 {
-            (low, high)
-        } else {
+        if high - low <= high.abs() * 1e-9 {
             let air = (high.abs() * 1e-3).max(1.0);
-            (low - air, high + air)
-        };
+            let ticks = vec![ticks::Tick { value: low, label: ticks::short_value(low) }];
+            return Self { low: low - air, high: high + air, ticks, label: chart.x_label.clone() };
+        }
         let (unit, name) = match chart.x_unit {
             XUnit::Number => (1.0, None),
             XUnit::Seconds if high < 180.0 => (1.0, Some("seconds")),
@@ -227,7 +229,11 @@ impl XAxis {
             XUnit::Seconds => (3600.0, Some("hours")),
         };
         let wanted = (f64::from(chart.width) / 110.0) as usize;
-        let mut ticks = ticks::linear(low / unit, high / unit, wanted);
+        let counts = chart.x_unit == XUnit::Number && points.clone().all(|(x, _)| x.fract() == 0.0);
+        // Quarters of a minute read worse than fewer ticks.
+        let is_long = chart.x_unit == XUnit::Seconds && (high - low) / unit >= 4.0;
+        let place = if counts || is_long { ticks::whole } else { ticks::linear };
+        let mut ticks = place(low / unit, high / unit, wanted);
         for tick in &mut ticks {
             tick.value *= unit;
         }

@@ -1,6 +1,8 @@
 //! One panel: its axis, grid, legend and lines.
 
-use super::curve::{Run, runs, smoothed, thinned};
+use std::fmt::Write as _;
+
+use super::curve::{Run, runs, smoothed, straightened, thinned};
 use super::{LABEL_SIZE, MARGIN, Mark, Panel, Scale, Series, Stroke, TICK_SIZE, XAxis, bounds, is_drawable};
 use crate::font::text_width;
 use crate::svg::{Anchor, Canvas, dot_class, line_class, number, shorten};
@@ -32,9 +34,8 @@ pub(super) struct Frame {
 
 impl<'a> Prepared<'a> {
     pub(super) fn new(panel: &'a Panel) -> Self {
-        let usable = |&(x, y): &(f64, f64)| {
-            is_drawable(x) && is_drawable(y) && (panel.y_scale == Scale::Linear || y > 0.0)
-        };
+        let usable =
+            |&(x, y): &(f64, f64)| is_drawable(x) && is_drawable(y) && (panel.y_scale == Scale::Linear || y > 0.0);
         let runs: Vec<Vec<Run>> = panel.series.iter().map(|series| runs(&series.points, usable)).collect();
         let values = runs.iter().flatten().flatten().map(|&(_, y)| measure(panel.y_scale, y));
         let range = bounds(values).map(|(low, high)| padded(low, high));
@@ -77,8 +78,8 @@ impl<'a> Prepared<'a> {
             draw_series(canvas, series, runs, first_colour + index);
         }
         // Marks last, so that no line crosses them.
-        for (index, (series, runs)) in self.panel.series.iter().zip(&placed).enumerate() {
-            self.draw_mark(canvas, series, index, runs, frame, first_colour);
+        for index in 0..placed.len() {
+            self.draw_mark(canvas, index, &placed, frame, first_colour);
         }
         bottom
     }
@@ -98,7 +99,12 @@ impl<'a> Prepared<'a> {
         let label = shorten(&label, LABEL_SIZE, frame.right - MARGIN);
         canvas.text((MARGIN, baseline), "ink", LABEL_SIZE, Anchor::Start, &label);
         let most = frame.right - frame.left;
-        let items: Vec<(String, f64)> = self.panel.series.iter().map(|series| legend_item(&series.name, most)).collect();
+        let items: Vec<(String, f64)> =
+            self.panel.series.iter().map(|series| legend_item(&series.name, most)).collect();
+        if matches!(&self.panel.series[..], [only] if only.name == self.panel.y_label) {
+            // The axis has said it already.
+            return baseline + 12.0;
+        }
         let total: f64 = items.iter().map(|(_, width)| width).sum();
         let beside = MARGIN + text_width(&label, LABEL_SIZE) + 24.0;
         let mut x = frame.left;
@@ -123,9 +129,8 @@ impl<'a> Prepared<'a> {
         baseline + 12.0
     }
 
-    fn draw_mark(
-        &self, canvas: &mut Canvas, series: &Series, index: usize, placed: &[Run], frame: Frame, first_colour: usize,
-    ) {
+    fn draw_mark(&self, canvas: &mut Canvas, index: usize, all: &[Vec<Run>], frame: Frame, first_colour: usize) {
+        let (series, placed) = (&self.panel.series[index], &all[index]);
         let values = self.runs[index].iter().flatten().map(|&(_, y)| y);
         let points = placed.iter().flatten().zip(values);
         let marked = match series.mark {
@@ -137,14 +142,20 @@ impl<'a> Prepared<'a> {
         let Some((&(x, y), value)) = marked else { return };
         canvas.circle((x, y), 4.5, &format!("{} ring", dot_class(first_colour + index)));
         let label = short_value(value);
-        // Below a valley and above a peak, away from the line; the other way round at the frame's edge.
-        let below = match series.mark {
-            Mark::Lowest => y + 22.0 < frame.top + frame.height,
-            _ => y - 22.0 < frame.top,
-        };
         let half = text_width(&label, TICK_SIZE) / 2.0;
         let x = x.clamp(frame.left + half, (frame.right - half).max(frame.left + half));
-        let y = if below { y + 19.0 } else { y - 10.0 };
+        // Above or below, wherever fewer points are in the way; a valley's label would rather be below it.
+        let (above, below) = (y - 10.0, y + 19.0);
+        let crowd = |baseline: f64| {
+            let (top, bottom) = (baseline - TICK_SIZE, baseline + 3.0);
+            let points = all.iter().flatten().flatten();
+            let outside = top < frame.top || bottom > frame.top + frame.height;
+            points.filter(|point| (point.0 - x).abs() <= half + 2.0 && (top..=bottom).contains(&point.1)).count()
+                + if outside { 1_000_000 } else { 0 }
+        };
+        let prefers_below = series.mark == Mark::Lowest;
+        let is_below = (crowd(below), !prefers_below) < (crowd(above), prefers_below);
+        let y = if is_below { below } else { above };
         canvas.text((x, y), "ink halo", TICK_SIZE, Anchor::Middle, &label);
     }
 }
@@ -179,14 +190,18 @@ fn draw_series(canvas: &mut Canvas, series: &Series, runs: &[Run], colour: usize
 fn draw_runs(canvas: &mut Canvas, runs: &[Run], class: &str) {
     let mut data = String::new();
     for run in runs.iter().filter(|run| run.len() > 1) {
-        for (index, (x, y)) in thinned(run).into_iter().enumerate() {
-            let letter = if index == 0 { 'M' } else { 'L' };
-            data.push_str(&format!("{letter}{} {}", number(x), number(y)));
+        for (index, (x, y)) in straightened(&thinned(run)).into_iter().enumerate() {
+            let _ = write!(data, "{}{} {}", if index == 0 { 'M' } else { 'L' }, tenths(x), tenths(y));
         }
     }
     if !data.is_empty() {
         canvas.path(&data, class);
     }
+}
+
+/// A coordinate of a curve: a tenth of a pixel is enough.
+fn tenths(value: f64) -> String {
+    number((value * 10.0).round() / 10.0)
 }
 
 fn measure(scale: Scale, y: f64) -> f64 {

@@ -22,7 +22,8 @@ fn a_chart_names_its_series_axes_and_best_value() {
     let panels = vec![Panel::new("loss", vec![training, validation]), Panel::new("rate", vec![rate]).logarithmic()];
     let svg = line_chart(&LineChart::new("step", panels).titled("a <b> & c"));
     let texts = texts(&svg);
-    let wanted = ["a <b> & c", "loss", "training", "validation", "2.125", "rate, log scale", "learning rate", "step", "400"];
+    let wanted =
+        ["a <b> & c", "loss", "training", "validation", "2.125", "rate, log scale", "learning rate", "step", "400"];
     for text in wanted {
         assert!(texts.iter().any(|found| found == text), "{text} is missing in {texts:?}");
     }
