@@ -1,1 +1,24 @@
-//! Sequence operations with hand-written CPU kernels and portable bodies, for Burn tensors.
+//! Sequence operations that a tensor library lacks or does slowly, for Burn tensors.
+//!
+//! One folder per operation:
+//!
+//! | file           | holds |
+//! |----------------|-------|
+//! | `mod.rs`       | the public function on [`burn::Tensor`], and the extension trait with its portable body |
+//! | `backward.rs`  | the autodiff step: which gradients exist and what the forward pass must keep |
+//! | `cpu.rs`       | the kernel: SIMD chosen at run time, both passes over all cores |
+//! | `reference.rs` | the equations in plain `f64`, for tests |
+//! | `tests.rs`     | kernel against reference on every SIMD level, gradients, odd shapes |
+//!
+//! The portable body composes Burn's own operations, so every device runs every operation; the CPU device
+//! (Flex) overrides it with the kernel. Kernels never depend on how many threads run them: rows are cut
+//! into parts of a fixed size, and sums over rows are added in a fixed order.
+
+mod flex;
+pub mod layer_norm;
+mod simd;
+#[cfg(test)]
+mod testing;
+
+pub use layer_norm::layer_norm;
+pub use simd::Level;
