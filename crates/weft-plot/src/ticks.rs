@@ -89,7 +89,7 @@ impl Format {
             });
             decimals.unwrap_or(17) as usize
         };
-        if largest >= 1e7 || largest < 5e-3 {
+        if !(5e-3..1e7).contains(&largest) {
             let power = largest.log10().floor();
             return Self::Scientific(decimals_of(step / 10f64.powf(power)).min(6));
         }
@@ -153,7 +153,10 @@ mod tests {
         assert_eq!(labels(linear(0.0, 3e-4, 3)), ["0", "1e\u{2212}4", "2e\u{2212}4", "3e\u{2212}4"]);
         assert_eq!(labels(linear(-1.0, 1.0, 2)), ["\u{2212}1", "0", "1"]);
         assert_eq!(labels(logarithmic(0.9, 40.0, 5)), ["1", "2", "5", "10", "20"]);
-        assert_eq!(labels(logarithmic(1e-5, 1.0, 5)), ["1e\u{2212}5", "1e\u{2212}4", "1e\u{2212}3", "0.01", "0.1", "1"]);
+        assert_eq!(
+            labels(logarithmic(1e-5, 1.0, 5)),
+            ["1e\u{2212}5", "1e\u{2212}4", "1e\u{2212}3", "0.01", "0.1", "1"]
+        );
         assert_eq!(
             [0.0, 1.42345, 38.2, 123_456.0, 2.5e-4, 0.9871].map(short_value),
             ["0", "1.423", "38.20", "123,456", "2.5e\u{2212}4", "0.9871"]
