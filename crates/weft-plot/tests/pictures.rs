@@ -17,8 +17,8 @@ fn map() -> String {
 /// The width and height that the SVG text states.
 fn stated_size(svg: &str) -> (f32, f32) {
     let value = |name: &str| {
-        let start = svg.find(&format!(" {name}=\"")).unwrap() + name.len() + 3;
-        svg[start..].split('"').next().unwrap().parse().unwrap()
+        let start = svg.find(&format!(" {name}=\"")).expect("the svg element has a size") + name.len() + 3;
+        svg[start..].split('"').next().and_then(|text| text.parse().ok()).expect("the size is a number")
     };
     (value("width"), value("height"))
 }
