@@ -218,7 +218,7 @@ def check_encoder(model, batch):
     model.float()
 
 
-def record(name, seed, **changes):
+def record(name, seed, spread=0.5, **changes):
     config = {
         "model_type": "weft_rnn_encoder_decoder", "cell": "gru", "gru_reset": "after", "vocab_size": 41,
         "decoder_vocab_size": 47, "hidden_size": 18, "encoder_hidden_size": 11, "embedding_size": 13,
@@ -227,7 +227,7 @@ def record(name, seed, **changes):
         "decoder_start_token_id": recording.START, "eos_token_id": recording.END,
     } | changes
     model = RnnEncoderDecoder(config)
-    recording.draw_weights(model, seed, spread=0.5)
+    recording.draw_weights(model, seed, spread)
     batch, steps = recording.translation_batches(seed + 1, config["vocab_size"], config["decoder_vocab_size"])
     check_encoder(model, batch)
     recording.record_case(name, config, model, run, batch, steps, SMOOTHING)
@@ -240,7 +240,7 @@ def main():
     record("rnn-attention-rnn-unidirectional", seed=35, cell="rnn", bidirectional=False)
     record("rnn-plain-gru", seed=37, attention="none", num_encoder_layers=2, num_decoder_layers=2)
     record("rnn-plain-lstm", seed=39, attention="none", cell="lstm")
-    record("rnn-plain-rnn-unidirectional", seed=41, attention="none", cell="rnn", bidirectional=False,
+    record("rnn-plain-rnn-unidirectional", seed=41, spread=0.3, attention="none", cell="rnn", bidirectional=False,
            num_encoder_layers=2, num_decoder_layers=2)
 
 
