@@ -10,20 +10,21 @@ embeddings; the pre-norm recording then differs from it only in where the norms 
 import copy
 import json
 import math
+import sys
 import tempfile
 from pathlib import Path
 
 import ctranslate2
-import numpy
 import torch
 import torch.nn.functional as F
-from ctranslate2.converters.converter import Converter
-from ctranslate2.specs import common_spec, transformer_spec
 from safetensors.torch import load_file
 from torch import nn
 from transformers import MarianConfig, MarianMTModel
 
 import recording
+
+sys.path.append(str(recording.HERE.parent.parent / "benches" / "peers"))
+from ctranslate2_model import WeftConverter, words  # noqa: E402 (the benchmark's converter)
 
 SMOOTHING = 0.1
 TEACHING_STEPS = 500
@@ -239,72 +240,6 @@ def check_twin(theirs, config, batch):
     print(f"the twin equals MarianMTModel in {len(names)} tensors")
 
 
-class TinyConverter(Converter):
-    """Our post-norm Transformer as a CTranslate2 model.
-
-    CTranslate2's own Marian converter starts from a zero embedding and drops the last token as padding; our models start
-    from a real START token and keep every row.
-    """
-
-    def __init__(self, tensors, config):
-        self.tensors = {name: tensor.numpy() for name, tensor in tensors.items()}
-        self.config = config
-
-    def _load(self):
-        c = self.config
-        spec = transformer_spec.TransformerSpec.from_config(
-            (c.encoder_layers, c.decoder_layers), c.encoder_attention_heads, pre_norm=False,
-            activation=common_spec.Activation.RELU,
-        )
-        spec.decoder.num_heads = numpy.dtype("int16").type(c.decoder_attention_heads)
-        positions = sinusoids(c.max_position_embeddings, c.d_model).numpy()
-        for part, embeddings in ((spec.encoder, spec.encoder.embeddings[0]), (spec.decoder, spec.decoder.embeddings)):
-            part.scale_embeddings = math.sqrt(c.d_model)
-            part.position_encodings.encodings = positions
-            embeddings.weight = self.tensors["model.shared.weight"]
-        spec.decoder.projection.weight = self.tensors["model.shared.weight"]
-        spec.decoder.projection.bias = self.tensors["final_logits_bias"][0]
-        for part_name, part in (("encoder", spec.encoder), ("decoder", spec.decoder)):
-            for index, layer in enumerate(part.layer):
-                at = f"model.{part_name}.layers.{index}"
-                self.fill_self_attention(layer.self_attention, f"{at}.self_attn")
-                self.fill(layer.self_attention.layer_norm, f"{at}.self_attn_layer_norm", norm=True)
-                if part_name == "decoder":
-                    self.fill_source_attention(layer.attention, f"{at}.encoder_attn")
-                    self.fill(layer.attention.layer_norm, f"{at}.encoder_attn_layer_norm", norm=True)
-                self.fill(layer.ffn.linear_0, f"{at}.fc1")
-                self.fill(layer.ffn.linear_1, f"{at}.fc2")
-                self.fill(layer.ffn.layer_norm, f"{at}.final_layer_norm", norm=True)
-        spec.register_source_vocabulary(words(c.vocab_size))
-        spec.register_target_vocabulary(words(c.vocab_size))
-        spec.config.decoder_start_token = words(c.vocab_size)[recording.START]
-        return spec
-
-    def fill(self, spec, *names, norm=False):
-        """One layer from one tensor pair, or several stacked along the outputs."""
-        weight = numpy.concatenate([self.tensors[f"{name}.weight"] for name in names])
-        bias = numpy.concatenate([self.tensors[f"{name}.bias"] for name in names])
-        if norm:
-            spec.gamma, spec.beta = weight, bias
-        else:
-            spec.weight, spec.bias = weight, bias
-
-    def fill_self_attention(self, spec, at):
-        self.fill(spec.linear[0], f"{at}.q_proj", f"{at}.k_proj", f"{at}.v_proj")
-        self.fill(spec.linear[1], f"{at}.out_proj")
-
-    def fill_source_attention(self, spec, at):
-        self.fill(spec.linear[0], f"{at}.q_proj")
-        self.fill(spec.linear[1], f"{at}.k_proj", f"{at}.v_proj")
-        self.fill(spec.linear[2], f"{at}.out_proj")
-
-
-def words(count):
-    """Token i of CTranslate2's vocabulary; the special ones have CTranslate2's default names."""
-    special = {recording.PAD: "<blank>", recording.START: "<s>", recording.END: "</s>", 3: "<unk>"}
-    return [special.get(index, f"w{index}") for index in range(count)]
-
-
 def decode_with_ctranslate2(model, tensors, config, longest=24):
     """Greedy and beam-4 outputs of eight sources, each alone; CTranslate2's defaults but for what is listed."""
     generator = torch.Generator().manual_seed(77)
@@ -312,9 +247,11 @@ def decode_with_ctranslate2(model, tensors, config, longest=24):
         torch.randint(recording.FIRST_WORD, config.vocab_size, (length - 1,), generator=generator).tolist()
         + [recording.END] for length in (2, 3, 4, 5, 6, 7, 9, 12)
     ]
-    names = words(config.vocab_size)
+    config = config.to_dict()
+    names = words(config)
     with tempfile.TemporaryDirectory() as folder:
-        TinyConverter(tensors, config).convert(folder, force=True)
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        WeftConverter(config, arrays).convert(folder, force=True)
         translator = ctranslate2.Translator(folder, device="cpu", compute_type="float32", intra_threads=1)
         cases = []
         for source in sources:
