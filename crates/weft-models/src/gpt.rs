@@ -274,7 +274,7 @@ impl LanguageModel for Gpt {
     fn loss(&self, ids: Tensor<2, Int>, targets: Tensor<2, Int>, noise: &mut Noise) -> Tensor<1> {
         let logits = self.forward_with(ids, noise);
         let [batch, time, vocab] = logits.dims();
-        cross_entropy(logits.reshape([batch * time, vocab]), targets.reshape([batch * time]), 0.0, None)
+        cross_entropy(logits.reshape([batch * time, vocab]), targets.reshape([batch * time]), 0.0, Some(-1))
     }
 
     fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {

@@ -149,7 +149,8 @@ pub trait LanguageModel: Architecture {
     /// What generation keeps between steps: cached keys and values, or recurrent states.
     type State: Clone;
 
-    /// The sum of token losses, `[1]`; `ids` and `targets` are `[batch, time]`, the targets one token ahead.
+    /// The sum of token losses, `[1]`; `ids` and `targets` are `[batch, time]`, the targets one token ahead. A target of
+    /// -1 counts nothing.
     fn loss(&self, ids: Tensor<2, Int>, targets: Tensor<2, Int>, noise: &mut Noise) -> Tensor<1>;
 
     /// Logits `[batch, time, vocab]`.

@@ -166,7 +166,7 @@ impl LanguageModel for RecurrentLm {
     fn loss(&self, ids: Tensor<2, Int>, targets: Tensor<2, Int>, noise: &mut Noise) -> Tensor<1> {
         let logits = self.logits(self.hidden(ids, &mut self.zero_state(), noise));
         let [batch, time, vocab] = logits.dims();
-        cross_entropy(logits.reshape([batch * time, vocab]), targets.reshape([batch * time]), 0.0, None)
+        cross_entropy(logits.reshape([batch * time, vocab]), targets.reshape([batch * time]), 0.0, Some(-1))
     }
 
     fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {

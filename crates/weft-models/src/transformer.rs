@@ -439,7 +439,8 @@ impl Architecture for Transformer {
         };
         let lm_head = (!config.tie_word_embeddings)
             .then(|| Linear { weight: table(config.target_vocab_size(), init).weight, bias: None });
-        let final_logits_bias = init.constant([1, config.target_vocab_size()], 0.0);
+        // Part of the format, a constant in Marian: it is never trained.
+        let final_logits_bias = init.constant([1, config.target_vocab_size()], 0.0).set_require_grad(false);
         let positions = Positions::new(config.max_positions, hidden);
         let model = Stacks { shared, encoder, decoder };
         Self { model, lm_head, final_logits_bias, positions, config: config.clone() }

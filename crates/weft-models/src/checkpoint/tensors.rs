@@ -126,7 +126,11 @@ impl ModuleMapper for Fill<'_> {
         }
         let shape = parameter.val().dims();
         match self.read(&shape) {
-            Ok(values) => Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), self.device)),
+            Ok(values) => {
+                let trained = parameter.is_require_grad();
+                let tensor = Tensor::from_data(TensorData::new(values, shape), self.device);
+                Param::from_tensor(tensor).set_require_grad(trained)
+            }
             Err(error) => {
                 self.error = Some(error);
                 parameter
