@@ -75,6 +75,15 @@ pub(crate) fn probability(field: &'static str, value: f64) -> Result<(), ConfigE
 }
 
 /// The value must be one that we compute.
-pub(crate) fn one_of(field: &'static str, found: &str, known: &[&str], wanted: &'static str) -> Result<(), ConfigError> {
-    if known.contains(&found) { Ok(()) } else { Err(ConfigError::Range { field, found: format!("\"{found}\""), wanted }) }
+pub(crate) fn one_of(
+    field: &'static str,
+    found: &str,
+    known: &[&str],
+    wanted: &'static str,
+) -> Result<(), ConfigError> {
+    if known.contains(&found) {
+        Ok(())
+    } else {
+        Err(ConfigError::Range { field, found: format!("\"{found}\""), wanted })
+    }
 }

@@ -25,7 +25,11 @@ impl Initialiser {
         ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    fn parameter<const D: usize>(&mut self, shape: [usize; D], mut value: impl FnMut(&mut Self) -> f64) -> Param<Tensor<D>> {
+    fn parameter<const D: usize>(
+        &mut self,
+        shape: [usize; D],
+        mut value: impl FnMut(&mut Self) -> f64,
+    ) -> Param<Tensor<D>> {
         let count = shape.iter().product();
         let values: Vec<f32> = (0..count).map(|_| value(self) as f32).collect();
         Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), &self.device))

@@ -158,8 +158,7 @@ impl RecurrentLayer {
         lengths: Option<&[usize]>,
         reverse: bool,
     ) -> (Tensor<3>, RecurrentState) {
-        let gates =
-            linear(x, self.weight_ih.val(), WeightLayout::OutIn, Some(self.bias_ih.val()), Epilogue::default());
+        let gates = linear(x, self.weight_ih.val(), WeightLayout::OutIn, Some(self.bias_ih.val()), Epilogue::default());
         recurrent(cell, gates, self.weight_hh.val().transpose(), Some(self.bias_hh.val()), initial, lengths, reverse)
     }
 }

@@ -31,7 +31,7 @@ use serde::de::DeserializeOwned;
 pub use checkpoint::CheckpointError;
 pub use config::ConfigError;
 pub use layers::{CellKind, Noise};
-pub use parameters::{NamedParameter, named_parameters};
+pub use parameters::{NamedParameter, named_gradients, named_parameters};
 
 /// What training and checkpoints need of a model.
 pub trait Architecture: Module + std::fmt::Debug {
@@ -117,7 +117,14 @@ pub trait Translator: Architecture {
 
     /// The sum over the batch of label-smoothed token losses, `[1]`. `target_in` starts with the start token and
     /// `target_out` ends with the end token; positions whose target is the padding token count nothing.
-    fn loss(&self, source: &Sequences, target_in: &Sequences, target_out: &Sequences, label_smoothing: f32, noise: &mut Noise) -> Tensor<1>;
+    fn loss(
+        &self,
+        source: &Sequences,
+        target_in: &Sequences,
+        target_out: &Sequences,
+        label_smoothing: f32,
+        noise: &mut Noise,
+    ) -> Tensor<1>;
 
     /// Logits of every position, `[batch, target_time, vocab]`, and the source-target alignment
     /// `[batch, target_time, source_time]` where the model has one.

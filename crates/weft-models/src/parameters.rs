@@ -2,6 +2,7 @@
 
 use burn::Tensor;
 use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::Gradients;
 
 /// One parameter, as a checkpoint sees it.
 #[derive(Debug, Clone)]
@@ -40,5 +41,36 @@ impl ModuleVisitor for Collect {
         let shape = tensor.dims().to_vec();
         let values = tensor.into_data().try_to_vec().expect("parameters are f32");
         self.parameters.push(NamedParameter { name: self.path.join("."), shape, values });
+    }
+}
+
+/// The gradients of a model's parameters, by the same names; those without one are left out.
+pub fn named_gradients(model: &impl Module, gradients: &Gradients) -> Vec<NamedParameter> {
+    let mut collect = CollectGradients { path: Vec::new(), gradients, found: Vec::new() };
+    model.visit(&mut collect);
+    collect.found
+}
+
+struct CollectGradients<'a> {
+    path: Vec<String>,
+    gradients: &'a Gradients,
+    found: Vec<NamedParameter>,
+}
+
+impl ModuleVisitor for CollectGradients<'_> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
+        if let Some(gradient) = parameter.val().grad(self.gradients) {
+            let shape = gradient.dims().to_vec();
+            let values = gradient.into_data().try_to_vec().expect("gradients are f32");
+            self.found.push(NamedParameter { name: self.path.join("."), shape, values });
+        }
     }
 }

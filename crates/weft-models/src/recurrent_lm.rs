@@ -85,8 +85,7 @@ pub struct RecurrentLmState {
 impl RecurrentLm {
     fn hidden(&self, ids: Tensor<2, Int>, state: &mut RecurrentLmState, noise: &mut Noise) -> Tensor<3> {
         let probability = self.config.dropout;
-        let options =
-            EmbeddingOptions { scale: 1.0, positions: None, offset: 0, dropout: noise.dropout(probability) };
+        let options = EmbeddingOptions { scale: 1.0, positions: None, offset: 0, dropout: noise.dropout(probability) };
         let mut x = embedding(self.embed_tokens.weight.val(), ids, options);
         for (layer, state) in self.rnn.iter().zip(&mut state.layers) {
             let (outputs, last) = layer.forward(self.config.cell.cell(), x, state.take(), None, false);

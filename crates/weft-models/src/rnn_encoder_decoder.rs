@@ -253,7 +253,14 @@ impl RnnEncoderDecoder {
 
     /// Runs the decoder from `states` (each layer's), which become the last ones. Returns logits
     /// `[rows, time, vocab]` and the weights `[rows, time, source_time]`.
-    fn decode(&self, memory: &Memory, ids: Tensor<2, Int>, lengths: Option<&[usize]>, states: &mut [RecurrentState], noise: &mut Noise) -> (Tensor<3>, Option<Tensor<3>>) {
+    fn decode(
+        &self,
+        memory: &Memory,
+        ids: Tensor<2, Int>,
+        lengths: Option<&[usize]>,
+        states: &mut [RecurrentState],
+        noise: &mut Noise,
+    ) -> (Tensor<3>, Option<Tensor<3>>) {
         let (config, cell) = (&self.config, self.config.cell());
         let embedded = self.embed(&self.decoder.embed_tokens, ids, noise);
         let before_top = states[states.len() - 1].hidden.clone();
@@ -265,9 +272,12 @@ impl RnnEncoderDecoder {
                 (Some(attention), Some(keys)) if index == 0 => {
                     // The columns of weight_ih: the embedding's first, then the context's.
                     let weight_ih = layer.weight_ih.val();
-                    let (of_input, of_context) =
-                        (weight_ih.clone().narrow(1, 0, config.embedding_size), weight_ih.narrow(1, config.embedding_size, config.annotation_size()));
-                    let gates = linear(x, of_input, WeightLayout::OutIn, Some(layer.bias_ih.val()), Epilogue::default());
+                    let (of_input, of_context) = (
+                        weight_ih.clone().narrow(1, 0, config.embedding_size),
+                        weight_ih.narrow(1, config.embedding_size, config.annotation_size()),
+                    );
+                    let gates =
+                        linear(x, of_input, WeightLayout::OutIn, Some(layer.bias_ih.val()), Epilogue::default());
                     let attended = attentive_recurrence(
                         cell,
                         gates,
@@ -290,7 +300,13 @@ impl RnnEncoderDecoder {
                 }
                 _ => {
                     let input = if index == 0 { x } else { dropout(x, noise.dropout(config.dropout)) };
-                    let gates = linear(input, layer.weight_ih.val(), WeightLayout::OutIn, Some(layer.bias_ih.val()), Epilogue::default());
+                    let gates = linear(
+                        input,
+                        layer.weight_ih.val(),
+                        WeightLayout::OutIn,
+                        Some(layer.bias_ih.val()),
+                        Epilogue::default(),
+                    );
                     recurrent(cell, gates, weight_hh, Some(bias_hh), Some(initial), lengths, false)
                 }
             };
@@ -302,17 +318,30 @@ impl RnnEncoderDecoder {
     }
 
     /// t_i = maxout(U_o s + V_o E y + C_o c), then W_o t_i.
-    fn read_out(&self, state: Tensor<3>, embedded: Tensor<3>, context: Option<Tensor<3>>, noise: &mut Noise) -> Tensor<3> {
+    fn read_out(
+        &self,
+        state: Tensor<3>,
+        embedded: Tensor<3>,
+        context: Option<Tensor<3>>,
+        noise: &mut Noise,
+    ) -> Tensor<3> {
         let readout = &self.readout;
         let add = |sum: Tensor<3>| Epilogue { residual: Some(sum), ..Epilogue::default() };
-        let mut sum = linear(state, readout.state.weight.val(), WeightLayout::OutIn, Some(readout.bias.val()), Epilogue::default());
+        let mut sum = linear(
+            state,
+            readout.state.weight.val(),
+            WeightLayout::OutIn,
+            Some(readout.bias.val()),
+            Epilogue::default(),
+        );
         sum = readout.input.forward_with(embedded, add(sum));
         if let (Some(projection), Some(context)) = (&readout.context, context) {
             sum = projection.forward_with(context, add(sum));
         }
         let [batch, time, width] = sum.dims();
         let pairs = sum.reshape([batch, time, width / 2, 2]);
-        let (even, odd): (Tensor<3>, Tensor<3>) = (pairs.clone().narrow(3, 0, 1).squeeze_dim(3), pairs.narrow(3, 1, 1).squeeze_dim(3));
+        let (even, odd): (Tensor<3>, Tensor<3>) =
+            (pairs.clone().narrow(3, 0, 1).squeeze_dim(3), pairs.narrow(3, 1, 1).squeeze_dim(3));
         let maximum = even.clone().mask_where(even.lower(odd.clone()), odd);
         self.output.forward(dropout(maximum, noise.dropout(self.config.dropout)))
     }
@@ -353,7 +382,9 @@ impl Architecture for RnnEncoderDecoder {
     fn new(config: &RnnEncoderDecoderConfig, seed: u64, device: &Device) -> Self {
         let init = &mut Initialiser::new(seed, device);
         let (cell, hidden, annotation) = (config.cell(), config.hidden_size, config.annotation_size());
-        let table = |vocab: usize, init: &mut Initialiser| Embedding { weight: init.normal([vocab, config.embedding_size], 0.1) };
+        let table = |vocab: usize, init: &mut Initialiser| Embedding {
+            weight: init.normal([vocab, config.embedding_size], 0.1),
+        };
         let encoder = Encoder {
             embed_tokens: table(config.vocab_size, init),
             rnn: (0..config.num_encoder_layers)
@@ -444,8 +475,7 @@ impl Translator for RnnEncoderDecoder {
     ) -> Tensor<1> {
         let Encoded { annotations, mut initial } = self.encode_with(source, noise);
         let memory = Memory { keys: self.keys(&annotations), annotations, lengths: source.lengths.clone() };
-        let (logits, _) =
-            self.decode(&memory, target_in.ids.clone(), Some(&target_in.lengths), &mut initial, noise);
+        let (logits, _) = self.decode(&memory, target_in.ids.clone(), Some(&target_in.lengths), &mut initial, noise);
         let [batch, time, vocab] = logits.dims();
         let targets = target_out.ids.clone().reshape([batch * time]);
         let ignore = Some(self.config.pad_token_id as i32);

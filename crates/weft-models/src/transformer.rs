@@ -391,7 +391,11 @@ impl Architecture for Transformer {
         for id in [config.pad_token_id, config.eos_token_id, config.decoder_start_token_id] {
             if id as usize >= config.target_vocab_size() {
                 let wanted = "below the size of the vocabulary";
-                return Err(ConfigError::Range { field: "pad/eos/decoder_start_token_id", found: id.to_string(), wanted });
+                return Err(ConfigError::Range {
+                    field: "pad/eos/decoder_start_token_id",
+                    found: id.to_string(),
+                    wanted,
+                });
             }
         }
         probability("dropout", config.dropout)?;
@@ -405,7 +409,8 @@ impl Architecture for Transformer {
         let init = &mut Initialiser::new(seed, device);
         let hidden = config.hidden_size;
         let deviation = (hidden as f64).powf(-0.5);
-        let table = |vocab: usize, init: &mut Initialiser| Embedding { weight: init.normal([vocab, hidden], deviation) };
+        let table =
+            |vocab: usize, init: &mut Initialiser| Embedding { weight: init.normal([vocab, hidden], deviation) };
         let shared = config.share_encoder_decoder_embeddings.then(|| table(config.vocab_size, init));
         let own = shared.is_none();
         let norm = |init: &mut Initialiser| LayerNorm::new(hidden, 1e-5, init);

@@ -176,8 +176,13 @@ impl TextDataset {
     /// Errors of the corpus or the tokenizer; a corpus without text.
     pub fn build(corpus: &TextCorpus, tokenizer: &Tokenizer) -> Result<Self, TextError> {
         let mut pieces = corpus.pieces()?;
-        let mut dataset =
-            Self { ids: Vec::new(), num_documents: 0, num_bytes: 0, skipped: SkipReport::default(), hash: String::new() };
+        let mut dataset = Self {
+            ids: Vec::new(),
+            num_documents: 0,
+            num_bytes: 0,
+            skipped: SkipReport::default(),
+            hash: String::new(),
+        };
         let mut begins_document = true;
         loop {
             let mut texts = Vec::new();

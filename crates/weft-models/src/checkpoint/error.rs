@@ -140,7 +140,9 @@ impl CheckpointError {
                 path.parent().map(|folder| folder.display().to_string()).unwrap_or_default()
             )),
             Self::Write { .. } => Some("check that the disk has space and that you may write there".into()),
-            Self::Format { .. } => Some("the file is damaged or was cut short: copy it again, or use an earlier checkpoint".into()),
+            Self::Format { .. } => {
+                Some("the file is damaged or was cut short: copy it again, or use an earlier checkpoint".into())
+            }
             Self::Missing { nearest: Some(nearest), .. } => Some(format!("the file has a tensor `{nearest}`")),
             Self::Missing { .. } | Self::Unknown { .. } | Self::Shape { .. } => {
                 Some("config.json and model.safetensors must come from the same model".into())

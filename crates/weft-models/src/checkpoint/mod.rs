@@ -65,7 +65,13 @@ pub fn load_config<M: Architecture>(folder: &Path) -> Result<M::Config, Checkpoi
         }
     }
     let mut known = json;
-    for key in M::EXTRA.iter().map(|(key, _)| *key).chain(["model_type", "architectures", "torch_dtype", "dtype", "transformers_version"]) {
+    for key in M::EXTRA.iter().map(|(key, _)| *key).chain([
+        "model_type",
+        "architectures",
+        "torch_dtype",
+        "dtype",
+        "transformers_version",
+    ]) {
         known.remove(key);
     }
     let config = serde_json::from_value(Value::Object(known))

@@ -51,8 +51,8 @@ pub(super) fn fill<M: Architecture>(
     path: &Path,
     device: &Device,
 ) -> Result<M, CheckpointError> {
-    let file = SafeTensors::deserialize(bytes)
-        .map_err(|source| CheckpointError::Format { path: path.to_owned(), source })?;
+    let file =
+        SafeTensors::deserialize(bytes).map_err(|source| CheckpointError::Format { path: path.to_owned(), source })?;
     let mut fill = Fill {
         file: &file,
         path,

@@ -5,8 +5,8 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use flate2::bufread::MultiGzDecoder;
-use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
+use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 use sha2::{Digest, Sha256};
 
 use crate::error::TextError;
@@ -184,9 +184,7 @@ impl Read for ZstdFrames {
                 self.inside = true;
             }
             while self.decoder.can_collect() == 0 && !self.decoder.is_finished() {
-                self.decoder
-                    .decode_blocks(&mut self.file, BlockDecodingStrategy::UptoBlocks(1))
-                    .map_err(invalid)?;
+                self.decoder.decode_blocks(&mut self.file, BlockDecodingStrategy::UptoBlocks(1)).map_err(invalid)?;
             }
             let count = self.decoder.read(buffer)?;
             if count > 0 || buffer.is_empty() {

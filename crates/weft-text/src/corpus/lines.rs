@@ -21,7 +21,8 @@ pub(crate) struct LineReader {
 impl LineReader {
     /// Opens a file; an empty one is an error.
     pub(crate) fn open(path: &Path) -> Result<Self, TextError> {
-        let mut reader = Self { input: Input::open(path)?, path: path.to_owned(), line: 0, text: String::new(), ended: false };
+        let mut reader =
+            Self { input: Input::open(path)?, path: path.to_owned(), line: 0, text: String::new(), ended: false };
         match reader.input.fill_buf().map(<[u8]>::is_empty) {
             Ok(false) => Ok(reader),
             Ok(true) => Err(TextError::EmptyFile { path: path.to_owned() }),

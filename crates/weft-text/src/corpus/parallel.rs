@@ -217,11 +217,9 @@ impl Reader {
 
 fn aligned_pair(source: &mut LineReader, target: &mut LineReader) -> Result<Option<Pair>, TextError> {
     match (source.advance()?, target.advance()?) {
-        (true, true) => Ok(Some(Pair {
-            source: source.text().to_owned(),
-            target: target.text().to_owned(),
-            line: source.line(),
-        })),
+        (true, true) => {
+            Ok(Some(Pair { source: source.text().to_owned(), target: target.text().to_owned(), line: source.line() }))
+        }
         (false, false) => Ok(None),
         _ => Err(TextError::UnequalLines {
             source_lines: source.count_lines()?,
@@ -250,11 +248,7 @@ fn tsv_pair(lines: &mut LineReader, source_column: usize, target_column: usize) 
     }
 }
 
-fn json_pair(
-    lines: &mut LineReader,
-    source_language: &str,
-    target_language: &str,
-) -> Result<Option<Pair>, TextError> {
+fn json_pair(lines: &mut LineReader, source_language: &str, target_language: &str) -> Result<Option<Pair>, TextError> {
     let Some(mut record) = next_record(lines)? else {
         return Ok(None);
     };

@@ -20,7 +20,11 @@ pub(super) fn check(file: &Value) -> Result<(), Cause> {
     }
     for added in file["added_tokens"].as_array().into_iter().flatten() {
         if added["id"].as_u64().is_none_or(|id| id > MAX_ID) {
-            return Err(format!("added token {} has id {}, wanted a number up to {MAX_ID}", added["content"], added["id"]).into());
+            return Err(format!(
+                "added token {} has id {}, wanted a number up to {MAX_ID}",
+                added["content"], added["id"]
+            )
+            .into());
         }
     }
     check_merges(model)
@@ -48,7 +52,10 @@ fn check_merges(model: &Value) -> Result<(), Cause> {
             && known(second)
             && second.get(prefix.len()..).is_some_and(|rest| known(&format!("{first}{rest}")));
         if !fits {
-            return Err(format!("merge {rank} joins {first:?} and {second:?}, which are not in the vocabulary with their union").into());
+            return Err(format!(
+                "merge {rank} joins {first:?} and {second:?}, which are not in the vocabulary with their union"
+            )
+            .into());
         }
     }
     Ok(())

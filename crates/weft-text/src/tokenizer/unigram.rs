@@ -277,8 +277,7 @@ impl Model {
     fn into_pieces(self, count: usize) -> Vec<(String, f64)> {
         let scored = self.pieces.into_iter().zip(self.scores).filter(|(_, score)| score.is_finite());
         let (mut kept, mut longer): (Vec<_>, Vec<_>) = scored.partition(|(piece, _)| piece.len() == 1);
-        let by_score =
-            |a: &(Vec<char>, f64), b: &(Vec<char>, f64)| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0));
+        let by_score = |a: &(Vec<char>, f64), b: &(Vec<char>, f64)| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0));
         longer.sort_unstable_by(by_score);
         longer.truncate(count.saturating_sub(kept.len()));
         kept.extend(longer);
@@ -358,11 +357,7 @@ mod tests {
 
     #[test]
     fn expected_counts_are_those_of_all_segmentations() {
-        let model = Model::new(vec![
-            (vec!['a'], 3),
-            (vec!['b'], 2),
-            (vec!['a', 'b'], 1),
-        ]);
+        let model = Model::new(vec![(vec!['a'], 3), (vec!['b'], 2), (vec!['a', 'b'], 1)]);
         // P(a) = 3/7, P(b) = 2/7, P(ab) = 2/7: "ab" is a|b with 6/49, and ab with 14/49.
         let expected = model.expected_counts(&words(&[("ab", 10)]));
         for (found, wanted) in expected.iter().zip([3.0, 3.0, 7.0]) {
