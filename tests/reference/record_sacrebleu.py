@@ -158,6 +158,10 @@ CORPORA = {
             ["They closed the bridge because of strong winds.", "A dozen swans crossed the lake, which was frozen.", "May saw prices rise 2.5%!"],
         ],
     ),
+    "two references, equally far in length": (
+        ["one two three four five", "six seven eight"],
+        [["one two three four five six", "six seven eight nine"], ["one two three four", "six seven"]],
+    ),
     "two references, chinese": (
         ["他昨天买了一本新书。", "天气很好,我们去公园吧!"],
         [["昨天他买了一本新书。", "天气真好,咱们去公园吧!"], ["他昨天买了本新书", "今天天气很好,我们去公园。"]],

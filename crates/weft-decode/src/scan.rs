@@ -205,6 +205,19 @@ mod tests {
     }
 
     proptest! {
+        /// A direct call is compiled for the oldest machine, a dispatched one for the level of this machine.
+        #[test]
+        fn every_simd_level_gives_the_same_bits(scores in prop::collection::vec(-30.0..0.0f32, 1..3000)) {
+            use pulp::NullaryFnOnce;
+            let portable = SumExp { scores: &scores, max: 0.0 }.call();
+            prop_assert_eq!(pulp::Arch::new().dispatch(SumExp { scores: &scores, max: 0.0 }).to_bits(), portable.to_bits());
+            let mut portable = vec![0.0; scores.len()];
+            ExpAll { scores: &scores, max: 0.0, temperature: 0.7, weights: &mut portable }.call();
+            let mut dispatched = Vec::new();
+            exp_all(&scores, 0.0, 0.7, &mut dispatched);
+            prop_assert_eq!(dispatched, portable);
+        }
+
         #[test]
         fn agrees_with_plain_f64(scores in prop::collection::vec(prop_oneof![9 => -40.0..40.0f32, 1 => Just(f32::NEG_INFINITY)], 1..700)) {
             let plain_max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);

@@ -246,6 +246,22 @@ fn ties_go_to_the_lowest_token_then_the_lowest_row() {
 }
 
 #[test]
+fn a_later_row_wins_ties_with_a_lower_token() {
+    let row = |tokens: &[usize]| {
+        let mut scores = vec![-9.0f32; 200];
+        tokens.iter().for_each(|&token| scores[token] = -1.0);
+        scores
+    };
+    let mut search = BeamSearch::new(BeamConfig::new(2, 5, EOS), BOS).unwrap();
+    search.advance(&row(&[1, 2])).unwrap();
+    assert_eq!(search.live(), [1, 2]);
+    // The first row fills all four places of the candidates with tokens of its third block.
+    let scores = [row(&[150, 151, 152, 153]), row(&[5])].concat();
+    assert_eq!(search.advance(&scores).unwrap(), [1, 0]);
+    assert_eq!(search.live(), [5, 150]);
+}
+
+#[test]
 fn a_finished_hypothesis_does_not_narrow_the_beam() {
     let mut search = BeamSearch::new(BeamConfig::new(2, 5, EOS), BOS).unwrap();
     search.advance_logits(&[3.0, 2.0, 1.0, 0.0]).unwrap();
