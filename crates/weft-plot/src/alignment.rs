@@ -308,6 +308,13 @@ mod tests {
         }
 
         #[test]
+        fn labels_in_any_script_can_be_drawn(source in prop::collection::vec("\\PC{0,8}", 1..4), target in "\\PC{0,8}") {
+            let weights = vec![0.5; source.len()];
+            let svg = alignment(&Alignment::new(source, [target], weights).unwrap());
+            prop_assert!(png(&svg, 0.5).is_ok());
+        }
+
+        #[test]
         fn labels_and_cells_lie_inside_the_page(rows in 1usize..40, columns in 1usize..40, length in 1usize..60) {
             let tokens = |count: usize| vec!["W".repeat(length); count];
             let map = Alignment::new(tokens(columns), tokens(rows), diagonal(rows, columns)).unwrap();

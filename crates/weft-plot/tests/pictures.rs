@@ -11,7 +11,8 @@ fn chart() -> String {
 }
 
 fn map() -> String {
-    alignment(&Alignment::new(["the", "house"], ["das", "Haus"], vec![0.9, 0.1, 0.2, 0.8]).unwrap())
+    let map = Alignment::new(["the", "house"], ["das", "Haus"], vec![0.9, 0.1, 0.2, 0.8]);
+    alignment(&map.expect("two by two weights"))
 }
 
 /// The width and height that the SVG text states.
