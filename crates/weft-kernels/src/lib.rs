@@ -14,13 +14,16 @@
 //! (Flex) overrides it with the kernel. Kernels never depend on how many threads run them: rows are cut
 //! into parts of a fixed size, and sums over rows are added in a fixed order.
 
+pub mod dropout;
 mod flex;
 #[cfg_attr(not(test), expect(dead_code, reason = "waits for its first operation"))]
 mod gemm;
+mod in_place;
 pub mod layer_norm;
 mod simd;
 #[cfg(test)]
 mod testing;
 
+pub use dropout::{Dropout, dropout};
 pub use layer_norm::layer_norm;
 pub use simd::Level;
