@@ -34,66 +34,64 @@ impl Shape {
     pub(super) fn width(self) -> usize {
         self.vectors * self.lanes
     }
-
-    /// Rows that are packed at once: a block of about 120 KiB, which stays in the second-level cache.
-    pub(super) fn block_rows(self) -> usize {
-        112 / self.rows * self.rows
-    }
 }
 
 /// The largest tile of any level.
 const LARGEST: usize = 14 * 32;
 
-/// Multiplies a tile of the left matrix with a panel of the right one; `width` columns of the result are real.
-#[expect(clippy::too_many_arguments, reason = "the sizes of three matrices")]
+/// Where a tile of the result goes.
+pub(super) struct Target {
+    /// Its first value.
+    pub first: *mut f32,
+    /// From a row to the next.
+    pub stride: usize,
+    /// Columns of the panel that are real.
+    pub width: usize,
+    /// Whether to add to what is there.
+    pub add: bool,
+}
+
+/// Multiplies a tile of the left matrix with a panel of the right one.
+///
+/// # Safety
+/// The rows and columns of the target may be written.
 #[inline]
-pub(super) fn tile(
-    level: Level,
-    tile: Tile<'_>,
-    panel: &[f32],
-    steps: usize,
-    c: &mut [f32],
-    c_stride: usize,
-    width: usize,
-    accumulate: bool,
-) {
-    let full = Shape::of(level).width();
-    assert!(panel.len() >= steps * full && width <= full && tile.rows <= Shape::of(level).rows);
-    assert!(c.len() >= (tile.rows - 1) * c_stride + width);
+pub(super) unsafe fn tile(level: Level, tile: &Tile<'_>, panel: &[f32], steps: usize, target: Target) {
+    let shape = Shape::of(level);
+    let full = shape.width();
     let needed = if tile.order == Order::Rows { (tile.rows - 1) * ROW + steps } else { tile.rows * steps };
-    assert!(tile.values.len() >= needed);
-    if width == full {
-        // SAFETY: the sizes were asserted above.
-        unsafe { dispatch(level, &tile, panel, steps, c.as_mut_ptr(), c_stride, accumulate) };
+    assert!(panel.len() >= steps * full && tile.rows <= shape.rows && tile.values.len() >= needed);
+    if target.width == full {
+        // SAFETY: the sizes were asserted above, the target is the caller's promise.
+        unsafe { dispatch(level, tile, panel, steps, target) };
         return;
     }
     let mut buffer = [0.0; LARGEST];
-    if accumulate {
-        for (row, buffer) in buffer.chunks_exact_mut(full).take(tile.rows).enumerate() {
-            buffer[..width].copy_from_slice(&c[row * c_stride..][..width]);
+    let rows = (0..tile.rows).zip(buffer.chunks_exact_mut(full));
+    // SAFETY: the buffer holds the largest tile, the target is the caller's promise.
+    unsafe {
+        if target.add {
+            for (row, buffer) in rows {
+                let from = target.first.add(row * target.stride);
+                from.copy_to_nonoverlapping(buffer.as_mut_ptr(), target.width);
+            }
         }
-    }
-    // SAFETY: the sizes were asserted above, and the buffer holds the largest tile.
-    unsafe { dispatch(level, &tile, panel, steps, buffer.as_mut_ptr(), full, accumulate) };
-    for (row, buffer) in buffer.chunks_exact(full).take(tile.rows).enumerate() {
-        c[row * c_stride..][..width].copy_from_slice(&buffer[..width]);
+        let inner = Target { first: buffer.as_mut_ptr(), stride: full, width: full, add: target.add };
+        dispatch(level, tile, panel, steps, inner);
+        for (row, buffer) in (0..tile.rows).zip(buffer.chunks_exact(full)) {
+            buffer.as_ptr().copy_to_nonoverlapping(target.first.add(row * target.stride), target.width);
+        }
     }
 }
 
 /// Runs the kernel for the tile's number of rows.
 ///
 /// # Safety
-/// The tile holds its rows of `steps` values, `panel` as many rows of a full width, and `c` room for a full tile.
-unsafe fn dispatch(
-    level: Level,
-    tile: &Tile<'_>,
-    panel: &[f32],
-    steps: usize,
-    c: *mut f32,
-    c_stride: usize,
-    accumulate: bool,
-) {
-    let operation = Operation { steps, a: tile.values.as_ptr(), b: panel.as_ptr(), c, c_stride, accumulate };
+/// The tile holds its rows of `steps` values, `panel` as many rows of a full width, and the target may be
+/// written in full width.
+unsafe fn dispatch(level: Level, tile: &Tile<'_>, panel: &[f32], steps: usize, target: Target) {
+    let (a, b) = (tile.values.as_ptr(), panel.as_ptr());
+    let operation = Operation { steps, a, b, c: target.first, c_stride: target.stride, accumulate: target.add };
     macro_rules! by_rows {
         ($simd:expr, $vectors:literal, $($rows:literal)*) => {
             match (tile.rows, tile.order) {

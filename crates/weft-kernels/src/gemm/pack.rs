@@ -3,7 +3,11 @@
 
 use std::cell::RefCell;
 
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
 use super::kernel::Shape;
+use super::transpose::transpose;
 use super::{DEPTH, Matrix};
 use crate::simd::Level;
 
@@ -16,10 +20,6 @@ struct Line([f32; 16]);
 pub(super) struct Aligned(Vec<Line>);
 
 impl Aligned {
-    pub(super) const fn empty() -> Self {
-        Self(Vec::new())
-    }
-
     /// `count` zeros.
     pub(super) fn zeros(count: usize) -> Self {
         Self(vec![Line([0.0; 16]); count.div_ceil(16)])
@@ -55,19 +55,40 @@ pub(crate) struct Packed {
 impl Packed {
     /// Copies `b` for products on `level`.
     pub(crate) fn new(level: Level, b: Matrix<'_>) -> Self {
+        let (mut packed, panels) = Self::empty(level, b);
+        let (width, block) = (packed.width, DEPTH * panels * packed.width);
+        for (i, target) in packed.values.values_mut()[..b.rows * panels * width].chunks_mut(block.max(1)).enumerate() {
+            let start = i * DEPTH;
+            let steps = DEPTH.min(b.rows - start);
+            for (panel, target) in target.chunks_exact_mut(steps * width).enumerate() {
+                copy_panel(level, target, b, start, steps, panel * width);
+            }
+        }
+        packed
+    }
+
+    /// [`Packed::new`] on all threads.
+    pub(super) fn parallel(level: Level, b: Matrix<'_>) -> Self {
+        let (mut packed, panels) = Self::empty(level, b);
+        let (width, block) = (packed.width, DEPTH * panels * packed.width);
+        packed.values.values_mut()[..b.rows * panels * width].par_chunks_mut(block.max(1)).enumerate().for_each(
+            |(i, target)| {
+                let start = i * DEPTH;
+                let steps = DEPTH.min(b.rows - start);
+                target.par_chunks_exact_mut(steps * width).enumerate().for_each(|(panel, target)| {
+                    copy_panel(level, target, b, start, steps, panel * width);
+                });
+            },
+        );
+        packed
+    }
+
+    /// Zeros in place of the values, and the number of panels in a block.
+    fn empty(level: Level, b: Matrix<'_>) -> (Self, usize) {
         b.check();
         let width = Shape::of(level).width();
         let panels = b.cols.div_ceil(width);
-        let mut values = Aligned::zeros(b.rows * panels * width);
-        let target = values.values_mut();
-        for start in (0..b.rows).step_by(DEPTH) {
-            let steps = DEPTH.min(b.rows - start);
-            let block = &mut target[start * panels * width..][..steps * panels * width];
-            for (panel, target) in block.chunks_exact_mut(steps * width).enumerate() {
-                right(target, b, start, steps, panel * width, width);
-            }
-        }
-        Self { values, rows: b.rows, cols: b.cols, width }
+        (Self { values: Aligned::zeros(b.rows * panels * width), rows: b.rows, cols: b.cols, width }, panels)
     }
 
     /// Rows of the matrix.
@@ -80,37 +101,71 @@ impl Packed {
         self.cols
     }
 
-    /// Columns of a panel.
-    pub(super) fn width(&self) -> usize {
-        self.width
+    /// Asserts that the panels have the width of the level's kernel.
+    pub(super) fn check(&self, level: Level) {
+        assert_eq!(self.width, Shape::of(level).width(), "gemm: b was packed for another SIMD level");
     }
 
-    /// The panels of a block of rows, with their numbers.
-    pub(super) fn panels(&self, depth: usize, steps: usize) -> impl Iterator<Item = (usize, &[f32])> {
-        let panels = self.cols.div_ceil(self.width);
-        let block = &self.values.values()[depth * DEPTH * panels * self.width..][..steps * panels * self.width];
-        block.chunks_exact(steps * self.width).enumerate()
+    /// Panel number `panel` of the block of `steps` rows that begins at row `start`.
+    #[inline]
+    pub(super) fn panel(&self, start: usize, steps: usize, panel: usize) -> &[f32] {
+        let block = start * self.cols.div_ceil(self.width) * self.width;
+        &self.values.values()[block + panel * steps * self.width..][..steps * self.width]
     }
 }
 
-/// Copies `steps` rows of `width` columns; columns past the last become zeros.
-fn right(target: &mut [f32], b: Matrix<'_>, start: usize, steps: usize, column: usize, width: usize) {
+/// One panel of a right matrix that is not packed, in scratch room.
+pub(super) fn right<'a>(
+    level: Level,
+    room: &'a mut Aligned,
+    b: Matrix<'_>,
+    start: usize,
+    steps: usize,
+    column: usize,
+) -> &'a [f32] {
+    let count = steps * Shape::of(level).width();
+    room.reserve(count);
+    let target = &mut room.values_mut()[..count];
+    copy_panel(level, target, b, start, steps, column);
+    target
+}
+
+/// Copies `steps` rows of a panel's width from `column` on; columns past the last become zeros.
+fn copy_panel(level: Level, target: &mut [f32], b: Matrix<'_>, start: usize, steps: usize, column: usize) {
+    let width = Shape::of(level).width();
     let inside = width.min(b.cols - column);
-    if b.col_stride == 1 {
-        for (step, row) in target.chunks_exact_mut(width).enumerate() {
-            let from = &b.data[(start + step) * b.row_stride + column..][..inside];
-            row[..inside].copy_from_slice(from);
-            row[inside..].fill(0.0);
-        }
+    if inside < width {
+        target.fill(0.0);
+    }
+    let from = &b.data[start * b.row_stride + column * b.col_stride..];
+    if b.row_stride == 1 && b.col_stride != 1 {
+        transpose(level, from, b.col_stride, inside, steps, target, width);
+    } else if b.col_stride == 1 && inside == width {
+        level.run(CopyRows { from, stride: b.row_stride, to: target, width });
     } else {
-        if inside < width {
-            target.fill(0.0);
+        for (step, row) in target.chunks_exact_mut(width).enumerate() {
+            let from = &from[step * b.row_stride..];
+            row[..inside].iter_mut().enumerate().for_each(|(j, value)| *value = from[j * b.col_stride]);
         }
-        for j in 0..inside {
-            let from = &b.data[(column + j) * b.col_stride..];
-            for step in 0..steps {
-                target[step * width + j] = from[(start + step) * b.row_stride];
-            }
+    }
+}
+
+/// Copies rows of `width` values, a multiple of the lanes, next to each other.
+struct CopyRows<'a> {
+    from: &'a [f32],
+    stride: usize,
+    to: &'a mut [f32],
+    width: usize,
+}
+
+impl WithSimd for CopyRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for (row, to) in self.to.chunks_exact_mut(self.width).enumerate() {
+            let from = &self.from[row * self.stride..][..self.width];
+            S::as_mut_simd_f32s(to).0.copy_from_slice(S::as_simd_f32s(from).0);
         }
     }
 }
@@ -119,13 +174,17 @@ fn right(target: &mut [f32], b: Matrix<'_>, start: usize, steps: usize, column: 
 /// compete for the same places of the first-level cache.
 pub(super) const ROW: usize = DEPTH + 16;
 
-/// Room for a block of the left matrix, kept by each thread.
-pub(super) struct Scratch(Aligned);
+/// Room for packed parts of both matrices, kept by each thread.
+pub(super) struct Scratch {
+    pub left: Aligned,
+    pub panel: Aligned,
+}
 
 impl Scratch {
-    /// Calls `work` with this thread's scratch room.
+    /// Calls `work` with this thread's scratch room. `work` must not come back here.
     pub(super) fn with<R>(work: impl FnOnce(&mut Self) -> R) -> R {
-        thread_local!(static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch(Aligned::empty())) });
+        thread_local!(static SCRATCH: RefCell<Scratch> =
+            const { RefCell::new(Scratch { left: Aligned(Vec::new()), panel: Aligned(Vec::new()) }) });
         SCRATCH.with_borrow_mut(work)
     }
 }
@@ -170,43 +229,68 @@ impl<'a> Tiles<'a> {
     }
 }
 
-/// Copies a block of the left matrix: `rows` rows from `first`, `steps` columns from `start`.
+/// Copies `steps` columns from `start` of the left matrix, as tiles of at most `most` rows.
 pub(super) fn left<'a>(
-    scratch: &'a mut Scratch,
+    level: Level,
+    room: &'a mut Aligned,
     a: Matrix<'_>,
-    first: usize,
-    rows: usize,
     start: usize,
     steps: usize,
     most: usize,
 ) -> Tiles<'a> {
-    scratch.0.reserve(rows * ROW);
-    let target = scratch.0.values_mut();
+    let rows = a.rows;
+    // Copies of whole vectors may write past the last value of a tile.
+    room.reserve(rows * ROW + 16);
+    let target = room.values_mut();
+    let from = &a.data[start * a.col_stride..];
     let order = if a.col_stride != 1 && a.row_stride == 1 { Order::Steps } else { Order::Rows };
     match order {
         Order::Rows if a.col_stride == 1 => {
             for (row, target) in target.chunks_exact_mut(ROW).take(rows).enumerate() {
-                let from = &a.data[(first + row) * a.row_stride + start..][..steps];
-                target[..steps].copy_from_slice(from);
+                target[..steps].copy_from_slice(&from[row * a.row_stride..][..steps]);
             }
         }
         Order::Rows => {
             for (row, target) in target.chunks_exact_mut(ROW).take(rows).enumerate() {
-                let from = &a.data[(first + row) * a.row_stride + start * a.col_stride..];
+                let from = &from[row * a.row_stride..];
                 target[..steps].iter_mut().enumerate().for_each(|(step, value)| *value = from[step * a.col_stride]);
             }
         }
         Order::Steps => {
             let count = rows.div_ceil(most);
-            for i in 0..count {
-                let (begin, end) = (i * rows / count, (i + 1) * rows / count);
-                let size = end - begin;
-                let target = &mut target[begin * steps..end * steps];
-                for (step, target) in target.chunks_exact_mut(size).enumerate() {
-                    target.copy_from_slice(&a.data[(start + step) * a.col_stride + first + begin..][..size]);
-                }
+            for tile in 0..count {
+                let (begin, end) = (tile * rows / count, (tile + 1) * rows / count);
+                let (from, to) = (&from[begin..], &mut target[begin * steps..]);
+                level.run(CopySteps { from, stride: a.col_stride, to, size: end - begin, steps });
             }
         }
     }
-    Tiles { values: scratch.0.values(), rows, steps, most, order }
+    Tiles { values: room.values(), rows, steps, most, order }
+}
+
+/// Copies `steps` pieces of `size` values next to each other; may write up to sixteen values further.
+struct CopySteps<'a> {
+    from: &'a [f32],
+    stride: usize,
+    to: &'a mut [f32],
+    size: usize,
+    steps: usize,
+}
+
+impl WithSimd for CopySteps<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { from, stride, to, size, steps } = self;
+        for step in 0..steps {
+            let (from, to) = (&from[step * stride..], &mut to[step * size..]);
+            // A whole vector, whose surplus the next piece overwrites, where both sides have room for it.
+            if size <= 16 && from.len() >= 16 && to.len() >= 16 {
+                to[..16].copy_from_slice(&from[..16]);
+            } else {
+                to[..size].copy_from_slice(&from[..size]);
+            }
+        }
+    }
 }

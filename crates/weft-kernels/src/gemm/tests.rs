@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::simd::Level;
 use crate::testing::{assert_as_exact, normal};
 
 /// `a b` by three loops, in `f64` and in `f32`.
@@ -21,7 +22,7 @@ fn view(data: &[f32], rows: usize, cols: usize, transposed: bool) -> Matrix<'_> 
     if transposed { Matrix::new(data, cols, rows).transposed() } else { Matrix::new(data, rows, cols) }
 }
 
-fn product(level: Level, a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
+fn packed_product(level: Level, a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
     let mut c = vec![f32::NAN; a.rows * b.cols];
     multiply(level, a, &Packed::new(level, b), &mut c, b.cols, false);
     c
@@ -42,7 +43,7 @@ proptest! {
         let (a, b) = (view(&a, rows, inner, ta), view(&b, inner, cols, tb));
         let (truth, single) = plain(a, b);
         for level in Level::available() {
-            let c = product(level, a, b);
+            let c = packed_product(level, a, b);
             assert_as_exact(level.name(), &c, &single, &truth, 2.0);
             // Adding to what is there is the same chain, begun elsewhere; and gaps between rows are left alone.
             let mut sum = vec![0.5; rows * (cols + 3)];
@@ -80,35 +81,92 @@ fn a_row_does_not_depend_on_the_others() {
 }
 
 #[test]
+fn the_number_of_threads_changes_no_bit() {
+    for (rows, inner, cols) in [(1, 300, 700), (29, 513, 90), (256, 1000, 257), (700, 64, 1100), (0, 5, 5), (5, 0, 5)] {
+        let (a, b) = (normal(1, rows * inner), normal(2, inner * cols));
+        let (a, b) = (Matrix::new(&a, inner, rows).transposed(), Matrix::new(&b, cols, inner).transposed());
+        for level in Level::available() {
+            let expected = packed_product(level, a, b);
+            for threads in [1, 2, 3, 7] {
+                let mut c = vec![f32::NAN; rows * cols];
+                let seen = std::sync::Mutex::new(vec![0; rows * cols]);
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                pool.install(|| {
+                    product_with(level, a, b, &mut c, false, |block| {
+                        for row in 0..block.rows {
+                            assert_eq!(block.row(row).len(), block.cols);
+                            let first = (block.first_row + row) * cols + block.first_col;
+                            seen.lock().unwrap()[first..][..block.cols].iter_mut().for_each(|count| *count += 1);
+                        }
+                    });
+                });
+                assert_eq!(c, expected, "{} {rows}x{inner}x{cols} on {threads}", level.name());
+                assert!(seen.into_inner().unwrap().iter().all(|&count| count == 1), "each part is finished once");
+            }
+        }
+    }
+}
+
+#[test]
 fn not_a_number_stays_in_its_row_and_column() {
     for level in Level::available() {
         let (mut a, mut b) = (normal(1, 20 * 9), normal(2, 9 * 40));
         a[3 * 9 + 4] = f32::NAN;
         b[2 * 40 + 33] = f32::NAN;
-        let c = product(level, Matrix::new(&a, 20, 9), Matrix::new(&b, 9, 40));
+        let c = packed_product(level, Matrix::new(&a, 20, 9), Matrix::new(&b, 9, 40));
         for (i, x) in c.iter().enumerate() {
             assert_eq!(x.is_nan(), i / 40 == 3 || i % 40 == 33, "{} {i}", level.name());
         }
     }
 }
 
-/// The rate of one thread; run by name, with `--nocapture`.
+/// Rates of one thread and of all; run by name, with `--nocapture`.
 #[test]
 #[ignore = "a measurement, not a check"]
 fn rate() {
-    for (rows, inner, cols) in [(1008, 256, 1024), (1008, 1024, 256), (112, 256, 768), (256, 32, 256), (256, 256, 32)] {
+    let sizes = [
+        (1008, 256, 1024),
+        (1008, 1024, 256),
+        (112, 256, 768),
+        (256, 32, 256),
+        (256, 256, 32),
+        (4096, 256, 768),
+        (4096, 256, 1024),
+        (4096, 1024, 256),
+        (256, 4096, 768),
+        (1024, 4096, 256),
+        (64, 512, 2048),
+        (4, 256, 1024),
+        (1, 256, 1024),
+    ];
+    for (rows, inner, cols) in sizes {
         let (a, b) = (normal(1, rows * inner), normal(2, inner * cols));
         let mut c = vec![0.0; rows * cols];
-        for level in Level::available() {
-            let packed = Packed::new(level, Matrix::new(&b, inner, cols));
-            let mut best = f64::INFINITY;
-            for _ in 0..20 {
-                let start = std::time::Instant::now();
-                multiply(level, Matrix::new(&a, rows, inner), &packed, &mut c, cols, false);
-                best = best.min(start.elapsed().as_secs_f64());
-            }
-            let operations = 2.0 * (rows * inner * cols) as f64;
-            println!("{:7} {rows}x{inner}x{cols}: {:6.1} GFLOP/s", level.name(), operations / best * 1e-9);
+        let (turned, upright) = (Matrix::new(&b, cols, inner).transposed(), Matrix::new(&b, inner, cols));
+        let (left, left_turned) = (Matrix::new(&a, rows, inner), Matrix::new(&a, inner, rows).transposed());
+        let operations = 2.0 * (rows * inner * cols) as f64;
+        for level in Level::available().into_iter().skip(1) {
+            let packed = Packed::new(level, upright);
+            let mut rate = |work: &mut dyn FnMut(&mut [f32])| {
+                let mut best = f64::INFINITY;
+                for _ in 0..(4e9 / operations).clamp(5.0, 1000.0) as usize {
+                    let start = std::time::Instant::now();
+                    work(&mut c);
+                    best = best.min(start.elapsed().as_secs_f64());
+                }
+                operations / best * 1e-9
+            };
+            let one = rate(&mut |c| multiply(level, left, &packed, c, cols, false));
+            let rates: Vec<String> = [(left, upright), (left, turned), (left_turned, upright)]
+                .map(|(a, b)| format!("{:6.1}", rate(&mut |c| super::product(level, a, b, c, false))))
+                .to_vec();
+            println!(
+                "{:7} {rows}x{inner}x{cols}: packed, one thread {one:6.1}; all threads: a b {}, a b' {}, a' b {} GFLOP/s",
+                level.name(),
+                rates[0],
+                rates[1],
+                rates[2]
+            );
         }
     }
 }
