@@ -16,9 +16,11 @@
 
 mod flex;
 pub mod layer_norm;
+pub mod recurrent;
 mod simd;
 #[cfg(test)]
 mod testing;
 
 pub use layer_norm::layer_norm;
+pub use recurrent::{Cell, RecurrentState, recurrent};
 pub use simd::Level;
