@@ -14,13 +14,22 @@
 //! (Flex) overrides it with the kernel. Kernels never depend on how many threads run them: rows are cut
 //! into parts of a fixed size, and sums over rows are added in a fixed order.
 
+pub mod cross_entropy;
+pub mod dropout;
+pub mod embedding;
 mod flex;
+#[cfg_attr(not(test), expect(dead_code, reason = "waits for its first operation"))]
+mod gemm;
+mod in_place;
 pub mod layer_norm;
 pub mod recurrent;
 mod simd;
 #[cfg(test)]
 mod testing;
 
+pub use cross_entropy::{cross_entropy, cross_entropy_rows};
+pub use dropout::{Dropout, dropout};
+pub use embedding::{EmbeddingOptions, embedding};
 pub use layer_norm::layer_norm;
 pub use recurrent::{Cell, RecurrentState, recurrent};
 pub use simd::Level;

@@ -1,0 +1,134 @@
+//! A product on all threads. How it is cut depends on their number, the result does not: see the room's text.
+#![expect(unsafe_code, reason = "threads write disjoint parts of the same rows")]
+
+use std::marker::PhantomData;
+
+use rayon::prelude::*;
+
+use super::blocked::{self, Right};
+use super::kernel::Shape;
+use super::{Matrix, Packed};
+use crate::simd::Level;
+
+/// From so many rows on, the right matrix is packed once for all; below, packing it panel by panel where it is
+/// used costs less than writing it to memory and reading it again.
+const SHARE_FROM_ROWS: usize = 448;
+
+/// Rows and columns of a part at most: 112 rows of 1,024 results are 448 KiB, still in the second-level cache
+/// when `finish` takes them up.
+const PART_ROWS: usize = 112;
+const PART_COLS: usize = 1024;
+
+/// The same without shared packing, where more rows use each packed panel again.
+const UNSHARED_ROWS: usize = 224;
+
+/// Multiplications below which another thread is not worth waking, and values of the right matrix from which
+/// on reading them alone is.
+const SERIAL_WORK: usize = 1 << 19;
+const SERIAL_VALUES: usize = 1 << 16;
+
+/// `c = a b`, or `c += a b` if `accumulate`; `c` is row-major without gaps.
+pub(crate) fn product(level: Level, a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32], accumulate: bool) {
+    product_with(level, a, b, c, accumulate, |_| {});
+}
+
+/// [`product`], with each finished part of the result handed to `finish` while it is in the cache.
+pub(crate) fn product_with(
+    level: Level,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    c: &mut [f32],
+    accumulate: bool,
+    finish: impl Fn(&mut Block<'_>) + Sync,
+) {
+    let (rows, inner, cols) = (a.rows, a.cols, b.cols);
+    assert_eq!(c.len(), rows * cols, "gemm: {rows} x {cols} results into {} values", c.len());
+    if rows == 0 || cols == 0 {
+        return;
+    }
+    let threads = match rows * inner * cols < SERIAL_WORK && inner * cols < SERIAL_VALUES {
+        true => 1,
+        false => rayon::current_num_threads(),
+    };
+    let packed = (rows >= SHARE_FROM_ROWS).then(|| Packed::parallel(level, b));
+    let right = packed.as_ref().map_or(Right::Plain(b), Right::Packed);
+    let width = Shape::of(level).width();
+    let panels = cols.div_ceil(width);
+    let least_cols = cols.div_ceil(PART_COLS);
+    let (row_parts, col_parts) = match packed {
+        // The columns of a shared right matrix are cut for the cache only; each row part does them in turn.
+        Some(_) => (rows.div_ceil(PART_ROWS).next_multiple_of(threads), 1),
+        None if threads == 1 => (rows.div_ceil(UNSHARED_ROWS), 1),
+        None => {
+            let row_parts = rows.div_ceil(UNSHARED_ROWS);
+            (row_parts, (4 * threads).div_ceil(row_parts).max(least_cols).min(panels))
+        }
+    };
+    let target = Pointer(c.as_mut_ptr());
+    let part = |index: usize| {
+        let (row, col) = (index / col_parts, index % col_parts);
+        let (first_row, end_row) = (row * rows / row_parts, (row + 1) * rows / row_parts);
+        let (first_panel, end_panel) = (col * panels / col_parts, (col + 1) * panels / col_parts);
+        let a = a.slice_rows(first_row, end_row - first_row);
+        let chunks = (end_panel - first_panel).div_ceil(PART_COLS / width).max(1);
+        for chunk in 0..chunks {
+            let from = |chunk| (first_panel + chunk * (end_panel - first_panel) / chunks) * width;
+            let columns = from(chunk)..from(chunk + 1).min(cols);
+            // SAFETY: parts cover disjoint rows and columns within `c`, whose size was asserted above.
+            unsafe {
+                let c = target.get().add(first_row * cols + columns.start);
+                blocked::run(level, a, right, columns.clone(), c, cols, accumulate);
+                finish(&mut Block {
+                    values: c,
+                    stride: cols,
+                    first_row,
+                    rows: a.rows,
+                    first_col: columns.start,
+                    cols: columns.len(),
+                    result: PhantomData,
+                });
+            }
+        }
+    };
+    if threads == 1 {
+        (0..row_parts * col_parts).for_each(part);
+    } else {
+        (0..row_parts * col_parts).into_par_iter().with_max_len(1).for_each(part);
+    }
+}
+
+/// A finished part of a product: some rows, and of these some columns.
+pub(crate) struct Block<'a> {
+    values: *mut f32,
+    stride: usize,
+    /// The first row, counted in the whole result.
+    pub first_row: usize,
+    /// Rows.
+    pub rows: usize,
+    /// The first column, counted in the whole result.
+    pub first_col: usize,
+    /// Columns.
+    pub cols: usize,
+    result: PhantomData<&'a mut [f32]>,
+}
+
+impl Block<'_> {
+    /// The values of row `row`, counted from the first of the part.
+    #[inline]
+    pub(crate) fn row(&mut self, row: usize) -> &mut [f32] {
+        assert!(row < self.rows);
+        // SAFETY: within the part, which nobody else reads or writes while the block lives.
+        unsafe { std::slice::from_raw_parts_mut(self.values.add(row * self.stride), self.cols) }
+    }
+}
+
+struct Pointer(*mut f32);
+
+// SAFETY: threads reach disjoint values through it.
+unsafe impl Sync for Pointer {}
+
+impl Pointer {
+    fn get(&self) -> *mut f32 {
+        self.0
+    }
+}
