@@ -18,6 +18,7 @@ pub mod cross_entropy;
 pub mod dropout;
 pub mod embedding;
 mod flex;
+mod fresh;
 #[cfg_attr(not(test), expect(dead_code, reason = "waits for its first operation"))]
 mod gemm;
 mod in_place;
