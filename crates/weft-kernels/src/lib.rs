@@ -23,6 +23,7 @@ mod fresh;
 mod gemm;
 mod in_place;
 pub mod layer_norm;
+pub mod recurrent;
 mod simd;
 #[cfg(test)]
 mod testing;
@@ -31,4 +32,5 @@ pub use cross_entropy::{cross_entropy, cross_entropy_rows};
 pub use dropout::{Dropout, dropout};
 pub use embedding::{EmbeddingOptions, embedding};
 pub use layer_norm::layer_norm;
+pub use recurrent::{Cell, RecurrentState, recurrent};
 pub use simd::Level;
