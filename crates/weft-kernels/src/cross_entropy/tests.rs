@@ -3,6 +3,7 @@ use burn_flex::FlexTensor;
 use proptest::prelude::*;
 
 use super::*;
+use crate::in_place::address;
 use crate::testing::{
     assert_as_exact, assert_gradient, devices, finite_differences, normal, tensor as make, values, wide,
 };
@@ -134,6 +135,23 @@ fn gradients_agree_with_finite_differences_on_every_device() {
             assert_eq!(values(leaf), logits, "the shared logits were written over");
         }
     }
+}
+
+#[test]
+fn the_gradient_takes_the_place_of_logits_that_nobody_else_holds() {
+    let device = Device::flex().autodiff();
+    let leaf = make(&normal(1, 6 * 50), [6, 50], &device).require_grad();
+    let place = |shared: bool| {
+        // Adding a number hands its gradient on as it is.
+        let logits = leaf.clone() + 1.0;
+        let held = shared.then(|| logits.clone());
+        let before = address(&logits.clone().inner());
+        let gradients = cross_entropy(logits, ints(&[1; 6], &device), 0.1, None).backward();
+        let after = address(&leaf.grad(&gradients).unwrap());
+        drop(held);
+        before == after
+    };
+    assert!(place(false) && !place(true));
 }
 
 #[test]
