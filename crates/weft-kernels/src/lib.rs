@@ -14,6 +14,7 @@
 //! (Flex) overrides it with the kernel. Kernels never depend on how many threads run them: rows are cut
 //! into parts of a fixed size, and sums over rows are added in a fixed order.
 
+pub mod attention;
 pub mod dropout;
 mod flex;
 mod in_place;
@@ -22,6 +23,7 @@ mod simd;
 #[cfg(test)]
 mod testing;
 
+pub use attention::{AttentionOptions, attention_weights, cross_attention, self_attention};
 pub use dropout::{Dropout, dropout};
 pub use layer_norm::layer_norm;
 pub use simd::Level;
