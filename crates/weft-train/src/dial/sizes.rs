@@ -31,7 +31,13 @@ impl Shape {
     pub(super) fn of_size(architecture: ArchitectureKind, parameters: f64, vocab_size: usize) -> Self {
         let shapes = (1..=128).map(|n| 32 * n).map(|hidden_size| {
             let num_layers = match architecture {
-                ArchitectureKind::Transformer => if hidden_size < 384 { 3 } else { 6 },
+                ArchitectureKind::Transformer => {
+                    if hidden_size < 384 {
+                        3
+                    } else {
+                        6
+                    }
+                }
                 ArchitectureKind::Gpt => (hidden_size / 64 + 2).clamp(3, 24),
                 ArchitectureKind::RecurrentLm => 2,
                 ArchitectureKind::RnnEncoderDecoder => 1,
