@@ -13,6 +13,8 @@ use crate::error::TextError;
 
 /// Large enough that system calls do not matter, small enough for the second-level cache.
 const BUFFER_BYTES: usize = 64 * 1024;
+/// Memory that a zstd file may ask for, the same as the zstd program grants unasked.
+const MAX_WINDOW_BYTES: u64 = 128 << 20;
 
 /// The SHA-256 of a file's decompressed content, in hexadecimal; its memory does not depend on the file's size.
 ///
@@ -176,9 +178,11 @@ struct ZstdFrames {
 
 impl ZstdFrames {
     fn new(file: BufReader<File>) -> Self {
+        let mut decoder = FrameDecoder::new();
+        decoder.set_max_window_size(MAX_WINDOW_BYTES);
         Self {
             file,
-            decoder: FrameDecoder::new(),
+            decoder,
             inside: false,
         }
     }

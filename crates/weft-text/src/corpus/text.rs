@@ -100,6 +100,16 @@ impl TextCorpus {
         })
     }
 
+    /// The texts alone, for a tokenizer to be trained on.
+    ///
+    /// # Errors
+    /// Like [`TextCorpus::pieces`].
+    pub fn texts(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<String, TextError>> + use<>, TextError> {
+        Ok(self.pieces()?.map(|piece| piece.map(|piece| piece.text)))
+    }
+
     pub(crate) fn path_list(&self) -> PathList {
         PathList(self.paths.clone())
     }
