@@ -20,11 +20,11 @@ pub mod dropout;
 pub mod embedding;
 mod flex;
 mod fresh;
-#[cfg_attr(not(test), expect(dead_code, reason = "waits for its first operation"))]
 mod gemm;
 mod in_place;
 pub mod layer_norm;
 pub mod recurrent;
+pub mod linear;
 mod simd;
 #[cfg(test)]
 mod testing;
@@ -35,4 +35,5 @@ pub use dropout::{Dropout, dropout};
 pub use embedding::{EmbeddingOptions, embedding};
 pub use layer_norm::layer_norm;
 pub use recurrent::{Cell, RecurrentState, recurrent};
+pub use linear::{Activation, Epilogue, WeightLayout, linear};
 pub use simd::Level;
