@@ -16,6 +16,7 @@
 
 pub mod adamw;
 pub mod cross_entropy;
+pub mod attention;
 pub mod dropout;
 pub mod embedding;
 mod flex;
@@ -31,6 +32,7 @@ mod testing;
 
 pub use adamw::{AdamW, Moments, adamw, squared_norm};
 pub use cross_entropy::{cross_entropy, cross_entropy_rows};
+pub use attention::{AttentionOptions, attention_weights, cross_attention, self_attention};
 pub use dropout::{Dropout, dropout};
 pub use embedding::{EmbeddingOptions, embedding};
 pub use layer_norm::layer_norm;
