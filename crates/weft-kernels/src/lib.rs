@@ -19,10 +19,11 @@ pub mod cross_entropy;
 pub mod dropout;
 pub mod embedding;
 mod flex;
-#[cfg_attr(not(test), expect(dead_code, reason = "waits for its first operation"))]
+mod fresh;
 mod gemm;
 mod in_place;
 pub mod layer_norm;
+pub mod linear;
 mod simd;
 #[cfg(test)]
 mod testing;
@@ -32,4 +33,5 @@ pub use cross_entropy::{cross_entropy, cross_entropy_rows};
 pub use dropout::{Dropout, dropout};
 pub use embedding::{EmbeddingOptions, embedding};
 pub use layer_norm::layer_norm;
+pub use linear::{Activation, Epilogue, WeightLayout, linear};
 pub use simd::Level;
