@@ -223,7 +223,9 @@ impl Read for ZstdFrames {
                 self.inside = true;
             }
             while self.decoder.can_collect() == 0 && !self.decoder.is_finished() {
-                self.decoder.decode_blocks(&mut self.file, BlockDecodingStrategy::UptoBlocks(1)).map_err(invalid)?;
+                self.decoder
+                    .decode_blocks(&mut self.file, BlockDecodingStrategy::UptoBlocks(1))
+                    .map_err(invalid)?;
             }
             let count = self.decoder.read(buffer)?;
             if count > 0 || buffer.is_empty() {

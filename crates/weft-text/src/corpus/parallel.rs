@@ -289,9 +289,11 @@ fn aligned_pair(
     target: &mut LineReader,
 ) -> Result<Option<Pair>, TextError> {
     match (source.advance()?, target.advance()?) {
-        (true, true) => {
-            Ok(Some(Pair { source: source.text().to_owned(), target: target.text().to_owned(), line: source.line() }))
-        }
+        (true, true) => Ok(Some(Pair {
+            source: source.text().to_owned(),
+            target: target.text().to_owned(),
+            line: source.line(),
+        })),
         (false, false) => Ok(None),
         _ => Err(TextError::UnequalLines {
             source_lines: source.count_lines()?,
@@ -326,7 +328,11 @@ fn tsv_pair(
     }
 }
 
-fn json_pair(lines: &mut LineReader, source_language: &str, target_language: &str) -> Result<Option<Pair>, TextError> {
+fn json_pair(
+    lines: &mut LineReader,
+    source_language: &str,
+    target_language: &str,
+) -> Result<Option<Pair>, TextError> {
     let Some(mut record) = next_record(lines)? else {
         return Ok(None);
     };

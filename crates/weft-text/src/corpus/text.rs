@@ -223,7 +223,10 @@ impl TextPieces {
                 if self.found_text {
                     return Ok(None);
                 }
-                return Err(TextError::NothingLeft { paths: self.corpus.path_list(), skipped: self.skipped.clone() });
+                return Err(TextError::NothingLeft {
+                    paths: self.corpus.path_list(),
+                    skipped: self.skipped.clone(),
+                });
             };
             match LineReader::open(&path) {
                 Ok(mut lines) => {
@@ -263,7 +266,12 @@ impl OpenFile {
             return Ok(None);
         };
         let text = take_string(&self.lines, field, record.get_mut(field))?;
-        Ok(Some(TextPiece { text, path: self.lines.path().to_owned(), line: self.lines.line(), ends_document: true }))
+        Ok(Some(TextPiece {
+            text,
+            path: self.lines.path().to_owned(),
+            line: self.lines.line(),
+            ends_document: true,
+        }))
     }
 
     /// Lines up to a good place to cut: before a line that does not begin with white space, so that the cut falls

@@ -228,15 +228,10 @@ impl Tokenizer {
     /// Only for imported tokenizers that cannot encode the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
         let encoding = guarded(|| self.inner.tokenizer.encode_fast(text, false));
-<<<<<<< HEAD
-        let encoding =
-            encoding.map_err(|source| TextError::Encode { text: text.chars().take(40).collect(), source })?;
-=======
         let encoding = encoding.map_err(|source| TextError::Encode {
             text: text.chars().take(40).collect(),
             source,
         })?;
->>>>>>> text
         Ok(encoding.get_ids().to_vec())
     }
 

@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-
-=======
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
@@ -480,9 +477,6 @@ fn tokens_are_readable() {
         ]
     );
 }
-<<<<<<< .merge_file_ril600
->>>>>>> text
-=======
 
 #[test]
 fn kinds_are_named_alike_everywhere() {
@@ -490,4 +484,3 @@ fn kinds_are_named_alike_everywhere() {
         assert_eq!(serde_json::to_value(kind).unwrap(), kind.to_string());
     }
 }
->>>>>>> .merge_file_bRTok7
