@@ -14,6 +14,7 @@
 //! (Flex) overrides it with the kernel. Kernels never depend on how many threads run them: rows are cut
 //! into parts of a fixed size, and sums over rows are added in a fixed order.
 
+pub mod additive_attention;
 pub mod cross_entropy;
 pub mod dropout;
 pub mod embedding;
@@ -27,6 +28,7 @@ mod simd;
 #[cfg(test)]
 mod testing;
 
+pub use additive_attention::{AttentiveInputs, AttentiveOutputs, additive_attention, attentive_recurrence};
 pub use cross_entropy::{cross_entropy, cross_entropy_rows};
 pub use dropout::{Dropout, dropout};
 pub use embedding::{EmbeddingOptions, embedding};
