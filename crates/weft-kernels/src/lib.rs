@@ -29,6 +29,7 @@ mod simd;
 mod testing;
 
 pub use adamw::{AdamW, Moments, adamw, squared_norm};
+pub use cross_entropy::linear::linear_cross_entropy;
 pub use cross_entropy::{cross_entropy, cross_entropy_rows};
 pub use dropout::{Dropout, dropout};
 pub use embedding::{EmbeddingOptions, embedding};
