@@ -33,6 +33,7 @@ mod testing;
 
 pub use adamw::{AdamW, Moments, adamw, squared_norm};
 pub use additive_attention::{AttentiveInputs, AttentiveOutputs, additive_attention, attentive_recurrence};
+pub use cross_entropy::linear::linear_cross_entropy;
 pub use cross_entropy::{cross_entropy, cross_entropy_rows};
 pub use attention::{AttentionOptions, attention_weights, cross_attention, self_attention};
 pub use dropout::{Dropout, dropout};
