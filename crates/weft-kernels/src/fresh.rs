@@ -35,3 +35,8 @@ pub(crate) fn zeroed(room: &mut [MaybeUninit<f32>]) -> &mut [f32] {
     // SAFETY: all values were just written.
     unsafe { &mut *(std::ptr::from_mut(room) as *mut [f32]) }
 }
+
+/// A part of the room with the values of `from`, which is as long.
+pub(crate) fn copied<'a>(room: &'a mut [MaybeUninit<f32>], from: &[f32]) -> &'a mut [f32] {
+    room.write_copy_of_slice(from)
+}

@@ -16,23 +16,26 @@
 
 pub mod adamw;
 pub mod cross_entropy;
+pub mod attention;
 pub mod dropout;
 pub mod embedding;
 mod flex;
 mod fresh;
-#[cfg_attr(not(test), expect(dead_code, reason = "waits for its first operation"))]
 mod gemm;
 mod in_place;
 pub mod layer_norm;
 pub mod recurrent;
+pub mod linear;
 mod simd;
 #[cfg(test)]
 mod testing;
 
 pub use adamw::{AdamW, Moments, adamw, squared_norm};
 pub use cross_entropy::{cross_entropy, cross_entropy_rows};
+pub use attention::{AttentionOptions, attention_weights, cross_attention, self_attention};
 pub use dropout::{Dropout, dropout};
 pub use embedding::{EmbeddingOptions, embedding};
 pub use layer_norm::layer_norm;
 pub use recurrent::{Cell, RecurrentState, recurrent};
+pub use linear::{Activation, Epilogue, WeightLayout, linear};
 pub use simd::Level;

@@ -295,13 +295,9 @@ impl TextError {
             }
             Self::EmptyFile { .. } => "check how the file was made",
             Self::UnequalLines { .. } => "line n of one file must translate line n of the other",
-<<<<<<< HEAD
-            Self::MissingColumn { .. } => "a TSV has the source sentence, a tab, and the target sentence on each line",
-=======
             Self::MissingColumn { .. } => {
                 "a TSV has the source sentence, a tab, and the target sentence on each line"
             }
->>>>>>> text
             Self::Json { line: 1, .. } => {
                 "each line must be one whole JSON object; a JSON array or indented JSON is not JSON lines"
             }
@@ -320,13 +316,9 @@ impl TextError {
             Self::VocabularyTooSmall { minimum, .. } => {
                 return Some(format!("ask for a vocabulary of {minimum} or more"));
             }
-<<<<<<< HEAD
-            Self::TokenizerFile { .. } => "a tokenizer is a tokenizer.json as the `tokenizers` library saves it",
-=======
             Self::TokenizerFile { .. } => {
                 "a tokenizer is a tokenizer.json as the `tokenizers` library saves it"
             }
->>>>>>> text
             Self::MissingSpecialToken { .. } => "add the token to the tokenizer's `added_tokens`",
             Self::TextTooShort { .. } => "give more text, or a shorter window",
             Self::Tmx { .. }

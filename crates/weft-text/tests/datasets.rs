@@ -1,5 +1,10 @@
 //! Corpora become token ids: streamed in chunks, the same as sentence by sentence, nothing lost without a count.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests; clippy knows only the tests themselves"
+)]
+
 use std::path::{Path, PathBuf};
 
 use weft_text::{

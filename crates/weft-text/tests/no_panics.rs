@@ -1,5 +1,10 @@
 //! Whatever the bytes of a file, every reader returns: a value or an error, never a panic and never without end.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests; clippy knows only the tests themselves"
+)]
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;

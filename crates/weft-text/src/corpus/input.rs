@@ -13,6 +13,8 @@ use crate::error::TextError;
 
 /// Large enough that system calls do not matter, small enough for the second-level cache.
 const BUFFER_BYTES: usize = 64 * 1024;
+/// Memory that a zstd file may ask for, the same as the zstd program grants unasked.
+const MAX_WINDOW_BYTES: u64 = 128 << 20;
 
 /// The SHA-256 of a file's decompressed content, in hexadecimal; its memory does not depend on the file's size.
 ///
@@ -176,9 +178,11 @@ struct ZstdFrames {
 
 impl ZstdFrames {
     fn new(file: BufReader<File>) -> Self {
+        let mut decoder = FrameDecoder::new();
+        decoder.set_max_window_size(MAX_WINDOW_BYTES);
         Self {
             file,
-            decoder: FrameDecoder::new(),
+            decoder,
             inside: false,
         }
     }
@@ -219,7 +223,9 @@ impl Read for ZstdFrames {
                 self.inside = true;
             }
             while self.decoder.can_collect() == 0 && !self.decoder.is_finished() {
-                self.decoder.decode_blocks(&mut self.file, BlockDecodingStrategy::UptoBlocks(1)).map_err(invalid)?;
+                self.decoder
+                    .decode_blocks(&mut self.file, BlockDecodingStrategy::UptoBlocks(1))
+                    .map_err(invalid)?;
             }
             let count = self.decoder.read(buffer)?;
             if count > 0 || buffer.is_empty() {

@@ -21,10 +21,6 @@ pub(crate) struct LineReader {
 impl LineReader {
     /// Opens a file; an empty one is an error.
     pub(crate) fn open(path: &Path) -> Result<Self, TextError> {
-<<<<<<< HEAD
-        let mut reader =
-            Self { input: Input::open(path)?, path: path.to_owned(), line: 0, text: String::new(), ended: false };
-=======
         let mut reader = Self {
             input: Input::open(path)?,
             path: path.to_owned(),
@@ -32,7 +28,6 @@ impl LineReader {
             text: String::new(),
             ended: false,
         };
->>>>>>> text
         match reader.input.fill_buf().map(<[u8]>::is_empty) {
             Ok(false) => Ok(reader),
             Ok(true) => Err(TextError::EmptyFile {

@@ -73,6 +73,17 @@ pub struct ParallelCorpus {
     pub files: ParallelFiles,
 }
 
+/// Which sentences of a parallel corpus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The source sentences, for a source vocabulary.
+    Source,
+    /// The target sentences, for a target vocabulary.
+    Target,
+    /// Both, in turn, for a shared vocabulary.
+    Both,
+}
+
 /// A sentence and its translation, as they stand in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pair {
@@ -134,6 +145,25 @@ impl ParallelCorpus {
             skipped: SkipReport::default(),
             state: State::Reading,
         })
+    }
+
+    /// The sentences of one side or both, for a tokenizer to be trained on.
+    ///
+    /// # Errors
+    /// Like [`ParallelCorpus::pairs`].
+    pub fn texts(
+        &self,
+        side: Side,
+    ) -> Result<impl Iterator<Item = Result<String, TextError>> + use<>, TextError> {
+        Ok(self.pairs()?.flat_map(move |pair| {
+            let [first, second] = match (pair, side) {
+                (Ok(pair), Side::Source) => [Some(Ok(pair.source)), None],
+                (Ok(pair), Side::Target) => [Some(Ok(pair.target)), None],
+                (Ok(pair), Side::Both) => [Some(Ok(pair.source)), Some(Ok(pair.target))],
+                (Err(error), _) => [Some(Err(error)), None],
+            };
+            first.into_iter().chain(second)
+        }))
     }
 
     /// The file that a [`Pair`]'s line counts in.
@@ -259,9 +289,11 @@ fn aligned_pair(
     target: &mut LineReader,
 ) -> Result<Option<Pair>, TextError> {
     match (source.advance()?, target.advance()?) {
-        (true, true) => {
-            Ok(Some(Pair { source: source.text().to_owned(), target: target.text().to_owned(), line: source.line() }))
-        }
+        (true, true) => Ok(Some(Pair {
+            source: source.text().to_owned(),
+            target: target.text().to_owned(),
+            line: source.line(),
+        })),
         (false, false) => Ok(None),
         _ => Err(TextError::UnequalLines {
             source_lines: source.count_lines()?,
@@ -296,7 +328,11 @@ fn tsv_pair(
     }
 }
 
-fn json_pair(lines: &mut LineReader, source_language: &str, target_language: &str) -> Result<Option<Pair>, TextError> {
+fn json_pair(
+    lines: &mut LineReader,
+    source_language: &str,
+    target_language: &str,
+) -> Result<Option<Pair>, TextError> {
     let Some(mut record) = next_record(lines)? else {
         return Ok(None);
     };

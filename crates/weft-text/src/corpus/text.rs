@@ -100,6 +100,16 @@ impl TextCorpus {
         })
     }
 
+    /// The texts alone, for a tokenizer to be trained on.
+    ///
+    /// # Errors
+    /// Like [`TextCorpus::pieces`].
+    pub fn texts(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<String, TextError>> + use<>, TextError> {
+        Ok(self.pieces()?.map(|piece| piece.map(|piece| piece.text)))
+    }
+
     pub(crate) fn path_list(&self) -> PathList {
         PathList(self.paths.clone())
     }
@@ -213,7 +223,10 @@ impl TextPieces {
                 if self.found_text {
                     return Ok(None);
                 }
-                return Err(TextError::NothingLeft { paths: self.corpus.path_list(), skipped: self.skipped.clone() });
+                return Err(TextError::NothingLeft {
+                    paths: self.corpus.path_list(),
+                    skipped: self.skipped.clone(),
+                });
             };
             match LineReader::open(&path) {
                 Ok(mut lines) => {
@@ -253,7 +266,12 @@ impl OpenFile {
             return Ok(None);
         };
         let text = take_string(&self.lines, field, record.get_mut(field))?;
-        Ok(Some(TextPiece { text, path: self.lines.path().to_owned(), line: self.lines.line(), ends_document: true }))
+        Ok(Some(TextPiece {
+            text,
+            path: self.lines.path().to_owned(),
+            line: self.lines.line(),
+            ends_document: true,
+        }))
     }
 
     /// Lines up to a good place to cut: before a line that does not begin with white space, so that the cut falls

@@ -83,10 +83,6 @@ impl TmxReader {
             let mut buffer = std::mem::take(&mut self.buffer);
             buffer.clear();
             let event = self.reader.read_event_into(&mut buffer);
-<<<<<<< HEAD
-            let event = event
-                .map_err(|error| xml_error(&self.path, self.reader.get_ref(), self.reader.buffer_position(), error))?;
-=======
             let event = event.map_err(|error| {
                 xml_error(
                     &self.path,
@@ -95,7 +91,6 @@ impl TmxReader {
                     error,
                 )
             })?;
->>>>>>> text
             let finished = matches!(event, Event::Eof);
             let unit = self.take_event(event, line)?;
             self.buffer = buffer;
@@ -256,12 +251,8 @@ pub(super) fn first_languages(path: &Path) -> Result<(Option<String>, Vec<String
     loop {
         buffer.clear();
         let event = reader.read_event_into(&mut buffer);
-<<<<<<< HEAD
-        let event = event.map_err(|error| xml_error(path, reader.get_ref(), reader.buffer_position(), error))?;
-=======
         let event = event
             .map_err(|error| xml_error(path, reader.get_ref(), reader.buffer_position(), error))?;
->>>>>>> text
         match event {
             Event::Start(element) | Event::Empty(element) => match element.name().into_inner() {
                 // `*all*` means that every language may be the source.
@@ -328,7 +319,11 @@ fn one_line(segment: &str) -> String {
 fn xml_error(path: &Path, input: &Input, offset: u64, error: XmlError) -> TextError {
     let (path, line) = (path.to_owned(), input.line());
     match error {
-        XmlError::Io(source) => TextError::Read { path, line, source: std::io::Error::new(source.kind(), source) },
+        XmlError::Io(source) => TextError::Read {
+            path,
+            line,
+            source: std::io::Error::new(source.kind(), source),
+        },
         XmlError::Encoding(_) => TextError::InvalidUtf8 { path, line, offset },
         source => TextError::Xml { path, line, source },
     }

@@ -25,13 +25,8 @@ pub(super) type TokenBytes = Vec<Option<Box<[u8]>>>;
 pub(super) fn token_bytes(inner: &Inner, size: usize) -> Option<TokenBytes> {
     let decoder = serde_json::to_value(inner.get_decoder()?).ok()?;
     let byte_level = decoder["type"] == "ByteLevel";
-<<<<<<< HEAD
-    let byte_fallback =
-        decoder == json!({"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]});
-=======
     let byte_fallback = decoder
         == json!({"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]});
->>>>>>> text
     if !byte_level && !byte_fallback {
         return None;
     }

@@ -60,10 +60,7 @@ fn check_merges(model: &Value) -> Result<(), Cause> {
                 .get(prefix.len()..)
                 .is_some_and(|rest| known(&format!("{first}{rest}")));
         if !fits {
-            return Err(format!(
-                "merge {rank} joins {first:?} and {second:?}, which are not in the vocabulary with their union"
-            )
-            .into());
+            return Err(format!("merge {rank} joins {first:?} and {second:?}, which are not in the vocabulary with their union").into());
         }
     }
     Ok(())

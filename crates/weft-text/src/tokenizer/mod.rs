@@ -43,6 +43,27 @@ pub enum TokenizerKind {
     Characters,
 }
 
+impl TokenizerKind {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::Bpe, Self::Unigram, Self::ByteBpe, Self::Characters];
+
+    /// The name in configurations and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bpe => "bpe",
+            Self::Unigram => "unigram",
+            Self::ByteBpe => "byte-bpe",
+            Self::Characters => "characters",
+        }
+    }
+}
+
+impl std::fmt::Display for TokenizerKind {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.pad(self.name())
+    }
+}
+
 /// A tokenizer and what a model needs to know of it. Cloning is cheap.
 #[derive(Clone)]
 pub struct Tokenizer {
@@ -153,7 +174,8 @@ impl Tokenizer {
         &self.inner.json
     }
 
-    /// Writes a `tokenizer.json` that the `tokenizers` library opens.
+    /// Writes a `tokenizer.json` that the `tokenizers` library opens. There, the names of special tokens in a text are
+    /// text only with `encode_special_tokens = True`; here always.
     ///
     /// # Errors
     /// A file that cannot be written.
@@ -206,15 +228,10 @@ impl Tokenizer {
     /// Only for imported tokenizers that cannot encode the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
         let encoding = guarded(|| self.inner.tokenizer.encode_fast(text, false));
-<<<<<<< HEAD
-        let encoding =
-            encoding.map_err(|source| TextError::Encode { text: text.chars().take(40).collect(), source })?;
-=======
         let encoding = encoding.map_err(|source| TextError::Encode {
             text: text.chars().take(40).collect(),
             source,
         })?;
->>>>>>> text
         Ok(encoding.get_ids().to_vec())
     }
 

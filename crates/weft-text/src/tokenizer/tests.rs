@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-
-=======
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
@@ -8,12 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::TextError;
 
-const KINDS: [TokenizerKind; 4] = [
-    TokenizerKind::Bpe,
-    TokenizerKind::Unigram,
-    TokenizerKind::ByteBpe,
-    TokenizerKind::Characters,
-];
+const KINDS: [TokenizerKind; 4] = TokenizerKind::ALL;
 
 /// Sentences in several scripts, of our own making, with enough repetition to learn from.
 const SENTENCES: [&str; 10] = [
@@ -485,4 +477,10 @@ fn tokens_are_readable() {
         ]
     );
 }
->>>>>>> text
+
+#[test]
+fn kinds_are_named_alike_everywhere() {
+    for kind in KINDS {
+        assert_eq!(serde_json::to_value(kind).unwrap(), kind.to_string());
+    }
+}

@@ -107,7 +107,10 @@ fn with_byte_fallback(inner: &mut Inner) {
     inner.with_decoder(Some(DecoderSequence::new(decoders)));
 }
 
-fn characters(room: usize, texts: impl Iterator<Item = Result<String, TextError>>) -> Result<Inner, TextError> {
+fn characters(
+    room: usize,
+    texts: impl Iterator<Item = Result<String, TextError>>,
+) -> Result<Inner, TextError> {
     let counts = count_characters(texts)?;
     if counts.is_empty() {
         return Err(TextError::NoTrainingText);
@@ -163,7 +166,10 @@ fn character_bpe(
     Ok(inner)
 }
 
-fn byte_bpe(vocab_size: usize, texts: impl Iterator<Item = Result<String, TextError>>) -> Result<Inner, TextError> {
+fn byte_bpe(
+    vocab_size: usize,
+    texts: impl Iterator<Item = Result<String, TextError>>,
+) -> Result<Inner, TextError> {
     let words = count_words(texts)?;
     if words.is_empty() {
         return Err(TextError::NoTrainingText);
@@ -193,7 +199,10 @@ fn byte_bpe(vocab_size: usize, texts: impl Iterator<Item = Result<String, TextEr
     Ok(inner)
 }
 
-fn unigram_tokenizer(room: usize, texts: impl Iterator<Item = Result<String, TextError>>) -> Result<Inner, TextError> {
+fn unigram_tokenizer(
+    room: usize,
+    texts: impl Iterator<Item = Result<String, TextError>>,
+) -> Result<Inner, TextError> {
     let words = count_words(texts)?;
     if words.is_empty() {
         return Err(TextError::NoTrainingText);

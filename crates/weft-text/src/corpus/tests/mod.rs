@@ -1,6 +1,8 @@
-<<<<<<< HEAD
+//! Readers of parallel corpora, compression, and what all readers share.
 
-=======
+mod text;
+mod tmx;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -329,110 +331,6 @@ fn malformed_json_is_named_with_its_line() {
     );
 }
 
-const TMX: &str = r#"<?xml version="1.0" encoding="UTF-8"?>
-<!DOCTYPE tmx SYSTEM "tmx14.dtd">
-<tmx version="1.4"><header srclang="EN-us" segtype="sentence" datatype="plaintext"/>
-<body>
-  <tu tuid="1">
-    <prop type="x">not text</prop>
-    <tuv xml:lang="de-DE"><seg>Ein &lt;Hund&gt; &amp; &#x1F989;<ph x="1">{1}</ph></seg></tuv>
-    <tuv xml:lang="EN-US"><note>no</note><seg>A <hi type="b">big</hi> dog<bpt i="1">&lt;b<sub>deep</sub>&gt;</bpt>!</seg></tuv>
-  </tu>
-  <tu><tuv xml:lang="en"><seg>only English</seg></tuv></tu>
-  <tu><tuv lang="en_GB"><seg>
-     broken
-     lines</seg></tuv><tuv xml:lang="de"><seg><![CDATA[<roh> & so]]></seg></tuv><tuv xml:lang="DE-at"><seg>zweitens</seg></tuv></tu>
-  <tu><tuv xml:lang="en"><seg/></tuv><tuv xml:lang="de"><seg>leer</seg></tuv></tu>
-  <tu><tuv xml:lang="en"><seg> </seg></tuv><tuv xml:lang="de"><seg>leer</seg></tuv></tu>
-</body></tmx>
-"#;
-
-#[test]
-fn tmx_gives_the_text_of_both_languages() {
-    let folder = Folder::new();
-    let path = folder.file("a.tmx.gz", gzip(format!("\u{feff}{TMX}").as_bytes()));
-    let corpus = guessed(path.clone(), Some(("en", "de")));
-    let mut pairs = corpus.pairs().unwrap();
-    let found: Vec<Pair> = pairs.by_ref().map(Result::unwrap).collect();
-    assert_eq!(
-        found,
-        [
-            pair("A big dog!", "Ein <Hund> & 🦉", 5),
-            pair("broken lines", "<roh> & so", 11)
-        ]
-    );
-    assert_eq!(pairs.skipped().count(SkipReason::MissingLanguage), 2);
-    assert_eq!(
-        pairs.skipped().places(SkipReason::MissingLanguage)[0].line,
-        10
-    );
-    assert_eq!(pairs.skipped().count(SkipReason::EmptySide), 1);
-    assert_eq!(pairs.hash().unwrap(), hash_file(&path).unwrap());
-    // The header names the source language, whatever stands first in a unit.
-    let ParallelFiles::Tmx {
-        source_language,
-        target_language,
-        ..
-    } = ParallelFiles::guess(&[path], None).unwrap()
-    else {
-        panic!("not guessed as TMX")
-    };
-    assert_eq!(
-        (source_language.as_str(), target_language.as_str()),
-        ("EN-US", "de-DE")
-    );
-}
-
-#[test]
-fn malformed_tmx_is_an_error() {
-    let folder = Folder::new();
-    let with = |content: &[u8], languages| {
-        let path = folder.file("a.tmx", content);
-        failure(&ParallelCorpus::new(ParallelFiles::Tmx {
-            path,
-            source_language: "en".to_owned(),
-            target_language: languages,
-        }))
-    };
-    let de = || "de".to_owned();
-    assert_eq!(
-        with(TMX.as_bytes(), "fr".to_owned()),
-        "a.tmx: nothing in languages `en` and `fr`; found `DE-at`, `EN-US`, `de`, `de-DE`, `en`, `en_GB`"
-    );
-    let cut = TMX.find("only English").unwrap();
-    assert_eq!(
-        with(&TMX.as_bytes()[..cut], de()),
-        "a.tmx:10: the file ends inside an element"
-    );
-    assert!(
-        with(TMX.replace("</hi>", "</hj>").as_bytes(), de())
-            .starts_with("a.tmx:8: malformed XML: ")
-    );
-    assert_eq!(
-        with(TMX.replace("&amp;", "&nbsp;").as_bytes(), de()),
-        "a.tmx:7: unknown entity `&nbsp;`"
-    );
-    assert_eq!(
-        with(
-            TMX.replace("<tuv lang=\"en_GB\">", "<tuv>").as_bytes(),
-            de()
-        ),
-        "a.tmx:11: a <tuv> has no xml:lang attribute"
-    );
-    assert_eq!(
-        with(b"<tmx><body></body></tmx>", de()),
-        "a.tmx:1: the file has no <tu> element"
-    );
-    assert_eq!(with(b"", de()), "a.tmx is empty");
-    let mut bytes = TMX.as_bytes().to_vec();
-    bytes[cut] = 0xff;
-    let message = with(&bytes, de());
-    assert!(
-        message.starts_with("a.tmx:10: malformed UTF-8 at byte "),
-        "{message}"
-    );
-}
-
 #[test]
 fn formats_are_guessed_or_refused() {
     let folder = Folder::new();
@@ -456,111 +354,6 @@ fn formats_are_guessed_or_refused() {
     );
 }
 
-fn joined(corpus: &TextCorpus) -> Result<Vec<String>, TextError> {
-    let mut documents = vec![String::new()];
-    for piece in corpus.pieces()? {
-        let piece = piece?;
-        documents.last_mut().unwrap().push_str(&piece.text);
-        if piece.ends_document {
-            documents.push(String::new());
-        }
-    }
-    assert_eq!(documents.pop().unwrap(), "");
-    Ok(documents)
-}
-
-#[test]
-fn folders_are_walked_in_order_and_what_is_left_out_is_counted() {
-    let folder = Folder::new();
-    folder.file("b.txt", "\u{feff}second\r\n\r\nline");
-    folder.file("a/z.txt.gz", gzip(b"first\n"));
-    folder.file(
-        "c.jsonl",
-        "{\"text\": \"third\\n\"}\n\n{\"text\": \"fourth\"}\n",
-    );
-    folder.file("d.json", "{\"text\": 1}\n");
-    folder.file("e.txt", "");
-    folder.file(".hidden", "x");
-    #[cfg(unix)]
-    std::os::unix::fs::symlink(folder.path(), folder.path().join("f")).unwrap();
-    let corpus = TextCorpus::new([folder.path()]);
-    let wanted = [
-        "first\n",
-        "second\n\nline",
-        "third\n",
-        "fourth",
-        "{\"text\": 1}\n",
-    ];
-    assert_eq!(joined(&corpus).unwrap(), wanted);
-    let mut pieces = corpus.pieces().unwrap();
-    assert_eq!(pieces.by_ref().count(), 5);
-    assert_eq!(pieces.skipped().count(SkipReason::EmptyFile), 1);
-    assert_eq!(pieces.skipped().count(SkipReason::HiddenFile), 1);
-    #[cfg(unix)]
-    assert_eq!(pieces.skipped().count(SkipReason::NotAFile), 1);
-    assert_eq!(pieces.hash().unwrap().len(), 64);
-    let plain = TextCorpus {
-        format: TextFormat::Plain,
-        ..corpus
-    };
-    assert_eq!(
-        joined(&plain).unwrap()[2],
-        "{\"text\": \"third\\n\"}\n\n{\"text\": \"fourth\"}\n"
-    );
-}
-
-#[test]
-fn large_files_come_in_pieces_that_join_to_the_file() {
-    let folder = Folder::new();
-    let text = "  indented\n\n\nA line.\nAnother one\n".repeat(40_000);
-    let path = folder.file("a.txt", &text);
-    let pieces: Vec<TextPiece> = TextCorpus::new([&path])
-        .pieces()
-        .unwrap()
-        .map(Result::unwrap)
-        .collect();
-    assert!(pieces.len() > 3);
-    assert!(pieces[1..].iter().all(|piece| piece.text.starts_with('A')));
-    let mut line = 1;
-    for piece in &pieces {
-        assert_eq!(piece.line, line);
-        line += piece.text.matches('\n').count();
-    }
-    assert_eq!(joined(&TextCorpus::new([&path])).unwrap(), [text]);
-}
-
-#[test]
-fn malformed_text_corpora_are_errors() {
-    let folder = Folder::new();
-    let failure = |corpus: TextCorpus| shown(joined(&corpus).unwrap_err());
-    let bad = folder.file("x/bad.txt", b"good\nba\xc3");
-    assert_eq!(
-        failure(TextCorpus::new([&bad])),
-        "bad.txt:2: malformed UTF-8 at byte 7 of the file"
-    );
-    let empty = folder.file("y/empty.txt", "");
-    assert_eq!(failure(TextCorpus::new([&empty])), "empty.txt is empty");
-    let message = failure(TextCorpus::new([empty.parent().unwrap()]));
-    assert!(
-        message.starts_with("nothing is left of y: 1 skipped: 1 empty ("),
-        "{message}"
-    );
-    let json = folder.file("z.jsonl", "{\"text\": \"a\"}\n{\"content\": \"b\"}\n");
-    assert_eq!(
-        failure(TextCorpus::new([&json])),
-        "z.jsonl:2: wanted a string in field `text`, found no such field"
-    );
-    assert!(
-        failure(TextCorpus::new([folder.path().join("none")])).starts_with("cannot open none: ")
-    );
-    let corpus = TextCorpus {
-        json_field: "content".to_owned(),
-        ..TextCorpus::new([&json])
-    };
-    assert!(failure(corpus).starts_with("z.jsonl:1: wanted"));
-    assert!(TextCorpus::new(Vec::<PathBuf>::new()).pieces().is_err());
-}
-
 #[test]
 fn reports_count_all_and_keep_the_first_places() {
     let mut report = SkipReport::default();
@@ -576,4 +369,15 @@ fn reports_count_all_and_keep_the_first_places() {
         "9 skipped: 1 with an empty side (b.en:2), 8 over the length limit (a.en:1, a.en:2, a.en:3, a.en:4, a.en:5, ...)"
     );
 }
->>>>>>> text
+
+#[test]
+fn texts_are_those_of_the_side_asked_for() {
+    let folder = Folder::new();
+    let corpus = guessed(folder.file("a.tsv", "one\teins\ntwo\tzwei\nbad\n"), None);
+    let texts =
+        |side| -> Vec<String> { corpus.texts(side).unwrap().map_while(Result::ok).collect() };
+    assert_eq!(texts(Side::Source), ["one", "two"]);
+    assert_eq!(texts(Side::Target), ["eins", "zwei"]);
+    assert_eq!(texts(Side::Both), ["one", "eins", "two", "zwei"]);
+    assert!(corpus.texts(Side::Both).unwrap().last().unwrap().is_err());
+}
