@@ -103,7 +103,11 @@ fn a_damaged_checkpoint_is_passed_over_and_named() {
             "it has 1000 bytes",
         ),
         ("bare", |checkpoint| std::fs::remove_file(checkpoint.join("manifest.json")).unwrap(), "cannot read"),
-        ("torn", |checkpoint| change(&checkpoint.join("manifest.json"), |bytes| bytes.truncate(30)), "no list of files"),
+        (
+            "torn",
+            |checkpoint| change(&checkpoint.join("manifest.json"), |bytes| bytes.truncate(30)),
+            "no list of files",
+        ),
     ];
     for (name, damage, reason) in cases {
         let path = folder.path().join(name);

@@ -20,7 +20,12 @@ fn a_full_configuration_is_read_back_as_it_was_written() {
 #[test]
 fn an_unknown_key_is_named_with_its_line_and_the_nearest_one() {
     let cases = [
-        ("[training]\nsteps = 3\nlearningrate = 0.1\n", "run.toml:3", "training.learningrate", "training.learning_rate"),
+        (
+            "[training]\nsteps = 3\nlearningrate = 0.1\n",
+            "run.toml:3",
+            "training.learningrate",
+            "training.learning_rate",
+        ),
         ("[model]\n\n# a comment\nhiden_size = 3\n", "run.toml:4", "model.hiden_size", "model.hidden_size"),
         ("[model]\nlearning_rate = 3.0\n", "run.toml:2", "model.learning_rate", "training.learning_rate"),
         ("steps = 3\n", "run.toml:1", "steps", "training.steps"),
