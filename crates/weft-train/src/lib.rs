@@ -44,6 +44,7 @@ mod config;
 mod dial;
 mod error;
 mod event;
+mod exact;
 mod metrics;
 mod optimizer;
 mod prepare;

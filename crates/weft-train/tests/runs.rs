@@ -65,7 +65,8 @@ fn a_transformer_learns_and_leaves_a_model() {
     let written = std::fs::read_to_string(run_folder.join("config.toml")).unwrap();
     assert_eq!(toml::from_str::<RunConfig>(&written).unwrap(), config);
     let records = read_metrics(&run_folder.join("metrics.jsonl")).unwrap();
-    assert_eq!(trace(&records), trace(run.records()));
+    let steps = |records: &[Record]| records.iter().map(Record::step).collect::<Vec<_>>();
+    assert_eq!(steps(&records), steps(run.records()));
 }
 
 #[test]
@@ -86,7 +87,6 @@ fn a_gpt_learns_and_resumes() {
     drop(broken);
     let (resumed, events) = resume(&path).unwrap();
     assert!(matches!(&events[..], [Event::Resumed { step: 28, .. }]), "{events:?}");
-    let resumed = finish(resumed);
-    assert_eq!(trace(resumed.records()), trace(run.records()));
-    assert_eq!(trace(&read_metrics(&path.join("metrics.jsonl")).unwrap()), trace(run.records()));
+    finish(resumed);
+    assert_eq!(trace(&path), trace(&folder.path().join("whole")));
 }

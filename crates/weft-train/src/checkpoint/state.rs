@@ -38,6 +38,7 @@ pub struct Best {
     /// Its step.
     pub step: u64,
     /// The metric's value.
+    #[serde(with = "crate::exact")]
     pub score: f64,
 }
 

@@ -79,6 +79,11 @@ impl Record {
 /// # Errors
 /// A file that cannot be read, or a whole line that is no record.
 pub fn read_metrics(path: &Path) -> Result<Vec<Record>, TrainError> {
+    Ok(read_lines(path)?.into_iter().map(|(record, _)| record).collect())
+}
+
+/// Records with the lines that they stand on.
+fn read_lines(path: &Path) -> Result<Vec<(Record, String)>, TrainError> {
     let bytes = std::fs::read(path).map_err(|source| TrainError::Read { path: path.to_owned(), source })?;
     let text = String::from_utf8_lossy(&bytes);
     let mut records = Vec::new();
@@ -87,7 +92,7 @@ pub fn read_metrics(path: &Path) -> Result<Vec<Record>, TrainError> {
             path: path.to_owned(),
             problem: format!("line {} is no record: {error}", index + 1),
         })?;
-        records.push(record);
+        records.push((record, line.to_owned()));
     }
     Ok(records)
 }
@@ -105,9 +110,11 @@ impl Metrics {
     /// Opens the files of a run that has done `step` steps; what they say of later ones is cut off.
     pub(crate) fn open(folder: &RunFolder, step: u64) -> Result<Self, TrainError> {
         let path = folder.metrics_path();
-        let mut records = if path.exists() { read_metrics(&path)? } else { Vec::new() };
-        records.retain(|record| record.step() <= step);
-        let text: String = records.iter().map(line).collect();
+        let mut lines = if path.exists() { read_lines(&path)? } else { Vec::new() };
+        lines.retain(|(record, _)| record.step() <= step);
+        // The lines stay as they are, to the last digit.
+        let (records, lines): (Vec<Record>, Vec<String>) = lines.into_iter().unzip();
+        let text = lines.concat();
         weft_models::checkpoint::write_whole(&path, text.as_bytes())?;
         let file = OpenOptions::new().append(true).open(&path).map_err(TrainError::write(&path))?;
         let events = EventWriter::create(folder.path(), (step > 0).then_some(step + 1))?;
