@@ -494,14 +494,14 @@ impl Translator for Transformer {
 
     /// The alignment is the last layer's attention to the source, the mean over its heads.
     fn forward(&self, source: &Sequences, target_in: &Sequences) -> (Tensor<3>, Option<Tensor<3>>) {
-        let memory = self.encode_with(source, &mut Noise::NONE);
-        let x = self.decode_with(&memory, source, target_in, &mut Noise::NONE);
+        let memory = self.encode_with(source, &mut Noise::none());
+        let x = self.decode_with(&memory, source, target_in, &mut Noise::none());
         let alignment = self.alignment(&memory, source, target_in);
         (self.logits(x), alignment)
     }
 
     fn encode(&self, source: &Sequences, width: usize) -> TransformerState {
-        let memory = self.encode_with(source, &mut Noise::NONE);
+        let memory = self.encode_with(source, &mut Noise::none());
         let layers = &self.model.decoder.layers;
         let sources = layers.iter().map(|layer| layer.encoder_attn.kv_proj.forward(memory.clone())).collect();
         let cache = KeyValueCache::new(source.batch() * width, self.config.hidden_size, &memory.device());
@@ -513,7 +513,7 @@ impl Translator for Transformer {
         let table = self.target_table();
         let ids = token_column(tokens, &table.device());
         let mut x = self.embed(table, ids, state.position, Dropout::NONE);
-        let (of_self, of_source) = (self.heads(true, &mut Noise::NONE), self.heads(false, &mut Noise::NONE));
+        let (of_self, of_source) = (self.heads(true, &mut Noise::none()), self.heads(false, &mut Noise::none()));
         let (rows, width) = (tokens.len(), state.width);
         let layers = self.model.decoder.layers.iter().zip(&mut state.caches).zip(&state.sources);
         for ((layer, cache), keys_values) in layers {
@@ -563,7 +563,7 @@ impl Transformer {
     /// The last layer's attention to the source, `[batch, target_time, source_time]`.
     fn alignment(&self, memory: &Tensor<3>, source: &Sequences, target: &Sequences) -> Option<Tensor<3>> {
         let before = self.config.normalize_before;
-        let (of_self, of_source) = (self.heads(true, &mut Noise::NONE), self.heads(false, &mut Noise::NONE));
+        let (of_self, of_source) = (self.heads(true, &mut Noise::none()), self.heads(false, &mut Noise::none()));
         let mut x = self.embed(self.target_table(), target.ids.clone(), 0, Dropout::NONE);
         let mut weights = None;
         for layer in &self.model.decoder.layers {

@@ -27,7 +27,7 @@ pub struct Generation<'a> {
 pub fn generate<M: LanguageModel>(
     model: &M,
     what: &Generation<'_>,
-    sampler: &Sampler,
+    sampler: &mut Sampler,
     mut emit: impl FnMut(u32) -> bool,
 ) -> Result<Vec<u32>, DecodeError> {
     let mut state = model.start(1);

@@ -71,7 +71,7 @@ impl<M: LanguageModel> Task<M> for LanguageModelling {
                 tokens += time - window.scored_from;
             }
             let (ids, targets) = tensors(batch, device);
-            sum += scalar(&model.loss(ids, targets, &mut Noise::NONE));
+            sum += scalar(&model.loss(ids, targets, &mut Noise::none()));
         }
         Ok((sum, tokens))
     }

@@ -102,7 +102,7 @@ impl<M: Translator> Task<M> for Translating {
         let batching = BatchConfig { max_tokens: VALIDATION_TOKENS, ..BatchConfig::default() };
         let (mut sum, mut tokens) = (0.0, 0);
         for indices in sorted_batches(&lengths(&self.data.validation), batching) {
-            let (loss, count) = self.batch_loss(model, &self.data.validation, &indices, 0.0, &mut Noise::NONE, device);
+            let (loss, count) = self.batch_loss(model, &self.data.validation, &indices, 0.0, &mut Noise::none(), device);
             sum += scalar(&loss);
             tokens += count;
         }
