@@ -12,7 +12,6 @@ use weft_kernels::{AdamW, Moments, adamw};
 use weft_models::Architecture;
 
 pub use gradients::GradientSum;
-pub(crate) use moments::OPTIMIZER_FILE;
 
 /// The settings of an [`Optimizer`] that stay during a run.
 #[derive(Debug, Clone, Copy, PartialEq)]

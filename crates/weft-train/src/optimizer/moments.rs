@@ -18,7 +18,7 @@ use super::{Optimizer, OptimizerSettings};
 use crate::error::TrainError;
 
 /// The file's name in a checkpoint.
-pub(crate) const OPTIMIZER_FILE: &str = "optimizer.safetensors";
+const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 const SUFFIXES: [&str; 2] = ["exp_avg", "exp_avg_sq"];
 
 impl Optimizer {

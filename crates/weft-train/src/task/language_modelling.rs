@@ -61,7 +61,7 @@ impl<M: LanguageModel> Task<M> for LanguageModelling {
     fn validation_loss(&self, model: &M, device: &Device) -> Result<(f64, usize), TrainError> {
         let stream = &self.data.validation;
         let windows = sequential_windows(stream.len(), self.window, self.window)?;
-        let (mut sum, mut tokens) = (0.0, 0);
+        let (mut sum, mut tokens, mut noise) = (0.0, 0, Noise::none());
         for windows in windows.chunks(VALIDATION_ROWS) {
             let starts: Vec<usize> = windows.iter().map(|window| window.start).collect();
             let time = windows[0].length;
@@ -71,7 +71,7 @@ impl<M: LanguageModel> Task<M> for LanguageModelling {
                 tokens += time - window.scored_from;
             }
             let (ids, targets) = tensors(batch, device);
-            sum += scalar(&model.loss(ids, targets, &mut Noise::none()));
+            sum += scalar(&model.loss(ids, targets, &mut noise));
         }
         Ok((sum, tokens))
     }

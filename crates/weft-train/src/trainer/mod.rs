@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use burn::module::Module;
 use burn::tensor::Device;
 use weft_models::{Architecture, Noise, checkpoint};
 use weft_text::CounterRng;
