@@ -2,9 +2,12 @@
 
 use burn::Tensor;
 use burn::tensor::{Device, Int, TensorData};
-use divan::counter::BytesCount;
+use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
-use weft_kernels::{AdamW, Dropout, EmbeddingOptions, Moments, adamw, cross_entropy, dropout, embedding, squared_norm};
+use weft_kernels::{
+    AdamW, Dropout, EmbeddingOptions, Epilogue, Moments, WeightLayout, adamw, cross_entropy, dropout, embedding,
+    linear, linear_cross_entropy, squared_norm,
+};
 
 fn main() {
     divan::main();
@@ -47,6 +50,36 @@ fn cross_entropy_both(bencher: Bencher, vocab: usize) {
         .counter(bytes(ROWS * vocab))
         .with_inputs(|| Tensor::<2>::from_inner(plain.clone() * 1.01).require_grad())
         .bench_local_values(|logits| cross_entropy(logits, targets.clone(), 0.1, None).backward());
+}
+
+const HIDDEN: usize = 512;
+
+/// The last layer and its loss, forward and backward, in one operation.
+#[divan::bench(args = [8000, 37_000], sample_count = 3)]
+fn linear_cross_entropy_both(bencher: Bencher, vocab: usize) {
+    last_layer(bencher, vocab, |x, weight, targets| {
+        linear_cross_entropy(x, weight, WeightLayout::OutIn, None, targets, 0.1, None)
+    });
+}
+
+/// The same in two operations, with all logits in between.
+#[divan::bench(args = [8000, 37_000], sample_count = 3)]
+fn linear_then_cross_entropy_both(bencher: Bencher, vocab: usize) {
+    last_layer(bencher, vocab, |x, weight, targets| {
+        let logits = linear(x, weight, WeightLayout::OutIn, None, Epilogue::default());
+        cross_entropy(logits, targets, 0.1, None)
+    });
+}
+
+/// Counts the operations of three products.
+fn last_layer(bencher: Bencher, vocab: usize, loss: fn(Tensor<2>, Tensor<2>, Tensor<1, Int>) -> Tensor<1>) {
+    let device = Device::flex().autodiff();
+    let x = values([ROWS, HIDDEN], &device).require_grad();
+    let weight = (values([vocab, HIDDEN], &device) * 0.05).require_grad();
+    let targets = ids([ROWS], vocab, &device);
+    bencher
+        .counter(ItemsCount::new(6 * ROWS * HIDDEN * vocab))
+        .bench_local(|| loss(x.clone(), weight.clone(), targets.clone()).backward());
 }
 
 /// Ten million parameters in one tensor: four streams read, three written.

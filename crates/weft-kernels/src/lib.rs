@@ -15,6 +15,7 @@
 //! into parts of a fixed size, and sums over rows are added in a fixed order.
 
 pub mod adamw;
+pub mod additive_attention;
 pub mod cross_entropy;
 pub mod attention;
 pub mod dropout;
@@ -31,6 +32,8 @@ mod simd;
 mod testing;
 
 pub use adamw::{AdamW, Moments, adamw, squared_norm};
+pub use additive_attention::{AttentiveInputs, AttentiveOutputs, additive_attention, attentive_recurrence};
+pub use cross_entropy::linear::linear_cross_entropy;
 pub use cross_entropy::{cross_entropy, cross_entropy_rows};
 pub use attention::{AttentionOptions, attention_weights, cross_attention, self_attention};
 pub use dropout::{Dropout, dropout};

@@ -84,6 +84,36 @@ fn many_steps_on_every_device_and_by_the_portable_body() {
     assert_as_exact_as_plain("portable", [p.storage(), m.storage(), v.storage()], &parameter, &gradients);
 }
 
+/// Recorded from PyTorch 2.9.1: three steps of `torch.optim.AdamW`.
+#[test]
+fn steps_are_those_of_pytorch() {
+    let parameters = [
+        [0.489500016, -1.23874998, 1.98800004, -0.00999990106],
+        [0.479386359, -1.22751129, 1.97726786, -0.0199898016],
+        [0.469379127, -1.2162838, 1.97076738, -0.0299697109],
+    ];
+    let first = [0.168300003, -0.00541999983, 0.116499998, 2.7099999e-05];
+    let second = [0.0249847192, 2.35232001e-05, 0.0531179979, 5.88079974e-10];
+    let close = |got: Vec<f32>, wanted: &[f64]| {
+        for (got, wanted) in got.into_iter().zip(wanted) {
+            assert!((f64::from(got) - wanted).abs() <= 4e-7 * wanted.abs(), "{got} is not {wanted}");
+        }
+    };
+    for device in devices() {
+        let mut p = make(&[0.5, -1.25, 2.0, 0.0], [4], &device);
+        let mut moments = Moments::zeros([4], &device);
+        for (t, wanted) in parameters.iter().enumerate() {
+            let s = t as f32;
+            let gradient = make(&[0.3 * (s + 1.0), -0.02, 1.5 - s, 1e-4], [4], &device);
+            let options = AdamW { learning_rate: 0.01, step: t as u64 + 1, gradient_scale: 1.0, ..OPTIONS };
+            (p, moments) = adamw(p, gradient, moments, &options);
+            close(values(p.clone()), wanted);
+        }
+        close(values(moments.first), &first);
+        close(values(moments.second), &second);
+    }
+}
+
 #[test]
 fn a_step_writes_over_what_nobody_else_holds_and_spares_what_somebody_does() {
     let device = Device::flex();

@@ -210,6 +210,25 @@ fn impossible_tokens_have_no_probability() {
     }
 }
 
+/// Recorded from PyTorch 2.9.1: `CrossEntropyLoss(label_smoothing=0.1, ignore_index=-100, reduction="sum")`.
+#[test]
+fn loss_and_gradient_are_those_of_pytorch() {
+    let logits: Vec<f32> = (0..15).map(|i| ((i * 7) % 11 - 5) as f32 * 0.3).collect();
+    let gradient = [
+        [0.00648238, 0.19625959, 0.045136146, 0.51191276, -0.7597909],
+        [0.0; 5],
+        [0.074775383, -0.89145416, 0.21310981, 0.050211329, 0.5533576],
+    ];
+    for device in devices() {
+        let device = device.autodiff();
+        let x = make(&logits, [3, 5], &device).require_grad();
+        let loss = cross_entropy(x.clone(), ints(&[4, IGNORE, 1], &device), 0.1, Some(IGNORE));
+        let gradients = loss.clone().backward();
+        assert_gradient("loss", &values(loss.inner()), &[5.267_521_4]);
+        assert_gradient("logits", &values(x.grad(&gradients).unwrap()), gradient.as_flattened());
+    }
+}
+
 #[test]
 fn neither_threads_nor_neighbours_change_a_bit() {
     let (rows, vocab) = (67, 203);

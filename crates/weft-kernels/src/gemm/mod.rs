@@ -15,7 +15,6 @@ mod transpose;
 
 pub(crate) use blocked::multiply;
 pub(crate) use pack::Packed;
-#[cfg(test)]
 pub(crate) use parallel::product;
 pub(crate) use parallel::{Block, new_product, new_product_with};
 

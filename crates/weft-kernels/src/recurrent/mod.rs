@@ -19,7 +19,7 @@
 
 mod backward;
 pub(crate) mod cell;
-mod cpu;
+pub(crate) mod cpu;
 pub(crate) mod panels;
 pub(crate) mod portable;
 pub(crate) mod product;
@@ -33,6 +33,7 @@ mod tests;
 use burn::Tensor;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, Flex, backend_extension};
+use burn::tensor::Device;
 
 use crate::flex::{Values, tensor};
 use crate::simd::Level;
@@ -78,15 +79,28 @@ pub struct RecurrentState {
 }
 
 impl RecurrentState {
-    /// `[states * batch, hidden]`: the hidden states, then the cell states.
-    pub(crate) fn stacked(self) -> Tensor<2> {
-        match self.cell {
-            Some(cell) => Tensor::cat(vec![self.hidden, cell], 0),
-            None => self.hidden,
+    /// `[states * batch, hidden]`: the hidden states, then the cell states; zeros if there is no state.
+    pub(crate) fn stacked_or_zeros(
+        state: Option<Self>,
+        kind: Cell,
+        [batch, hidden]: [usize; 2],
+        operation: &str,
+        device: &Device,
+    ) -> Tensor<2> {
+        let Some(Self { hidden: first, cell }) = state else {
+            return Tensor::zeros([kind.states() * batch, hidden], device);
+        };
+        assert_eq!(cell.is_some(), kind.states() == 2, "{operation}: {kind:?} and the initial state's cell");
+        for part in std::iter::once(&first).chain(&cell) {
+            assert_eq!(part.dims(), [batch, hidden], "{operation}: initial states are [batch, hidden]");
+        }
+        match cell {
+            Some(cell) => Tensor::cat(vec![first, cell], 0),
+            None => first,
         }
     }
 
-    /// Back from [`stacked`](Self::stacked).
+    /// Back from [`stacked_or_zeros`](Self::stacked_or_zeros).
     pub(crate) fn split(cell: Cell, stacked: Tensor<2>) -> Self {
         if cell.states() == 1 {
             return Self { hidden: stacked, cell: None };
@@ -133,18 +147,7 @@ pub fn recurrent(
     );
     let bias_hh = bias_hh.unwrap_or_else(|| Tensor::zeros([columns], &device));
     assert_eq!(bias_hh.dims(), [columns], "recurrent: bias_hh needs one value for each column of weight_hh");
-    let initial = initial.map_or_else(
-        || Tensor::zeros([cell.states() * batch, hidden], &device),
-        |state| {
-            assert_eq!(state.cell.is_some(), cell.states() == 2, "recurrent: {cell:?} and the initial state's cell");
-            state.stacked()
-        },
-    );
-    assert_eq!(
-        initial.dims(),
-        [cell.states() * batch, hidden],
-        "recurrent: initial states need [{batch}, {hidden}] values each"
-    );
+    let initial = RecurrentState::stacked_or_zeros(initial, cell, [batch, hidden], "recurrent", &device);
     let packed: Tensor<2> = Tensor::from_dispatch(Dispatch::recurrent_forward(
         gates_x.into_dispatch(),
         weight_hh.into_dispatch(),
@@ -271,6 +274,7 @@ impl RecurrentGrad for Flex {
             initial.f32(),
             results,
             gradient.f32(),
+            cpu::NoContext,
         );
         let [gates_x, weight_hh, bias_hh, first] = gradients;
         [
@@ -295,7 +299,7 @@ fn on_cpu(
     let [batch, time, _] = gates_x.shape().dims();
     let [states, hidden] = initial.shape().dims();
     let inputs = cpu::Inputs { gates_x: gates_x.f32(), weight: weight.f32(), bias: bias.f32(), initial: initial.f32() };
-    let (packed, activations) = cpu::forward(Level::best(), recurrence, [time, hidden], inputs, keep);
+    let (packed, activations) = cpu::forward(Level::best(), recurrence, [time, hidden], inputs, cpu::NoContext, keep);
     let count = activations.len();
     (tensor(packed, [batch * time + states, hidden]), tensor(activations, [count]))
 }

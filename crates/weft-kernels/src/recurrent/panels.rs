@@ -44,11 +44,10 @@ impl Panels {
         &mut self.data[start..start + length]
     }
 
-    /// Packs rows of `matrix` (`[rows, row_length]`) beginning with inner index `first`: the column of a unit in
-    /// a group is `group * hidden + unit`, for the groups given.
+    /// Packs `matrix` (`[inner, row_length]`): the column of a unit in a group is `group * hidden + unit`, for the
+    /// groups given.
     pub(crate) fn pack_rows(
         &mut self,
-        first: usize,
         matrix: &[f32],
         row_length: usize,
         groups: Range<usize>,
@@ -60,7 +59,7 @@ impl Panels {
             let width = units.len() * lanes;
             let (from, to) = (units.start * lanes, (units.end * lanes).min(hidden));
             let stride = groups.len() * width;
-            let panel = self.panel_mut(index)[first * stride..].chunks_exact_mut(stride);
+            let panel = self.panel_mut(index).chunks_exact_mut(stride);
             for (row, panel) in matrix.chunks_exact(row_length).zip(panel) {
                 for (group, panel) in groups.clone().zip(panel.chunks_exact_mut(width)) {
                     panel[..to - from].copy_from_slice(&row[group * hidden + from..group * hidden + to]);
@@ -70,10 +69,9 @@ impl Panels {
     }
 
     /// Packs the transpose of `matrix` (`[hidden, row_length]`; its rows become the panels' columns), one group
-    /// of columns wide: the inner index `first + k` is the matrix's column `columns(k)`.
+    /// of columns wide: the inner index `k` is the matrix's column `columns[k]`, zero if there is none.
     pub(crate) fn pack_transposed(
         &mut self,
-        first: usize,
         matrix: &[f32],
         row_length: usize,
         columns: &[Option<usize>],
@@ -86,7 +84,7 @@ impl Panels {
             let units = self.units[index].clone();
             let stride = units.len() * lanes;
             let (from, to) = (units.start * lanes, (units.end * lanes).min(hidden));
-            let panel = &mut self.panel_mut(index)[first * stride..];
+            let panel = self.panel_mut(index);
             for (columns, panel) in columns.chunks(BLOCK).zip(panel.chunks_mut(BLOCK * stride)) {
                 for (lane, row) in matrix.chunks_exact(row_length).take(to).skip(from).enumerate() {
                     for (k, column) in columns.iter().enumerate() {

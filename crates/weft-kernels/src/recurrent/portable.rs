@@ -65,6 +65,11 @@ impl<B: Backend> Array<B> {
         self.slice(1, position..position + 1).reshape([batch, width])
     }
 
+    /// Number of elements.
+    pub(crate) fn count(&self) -> usize {
+        self.0.shape().num_elements()
+    }
+
     pub(crate) fn reshape(self, shape: impl Into<Shape>) -> Self {
         Self(B::float_reshape(self.0, shape.into()))
     }
@@ -247,7 +252,7 @@ pub(crate) fn step_backward<B: Backend>(
 }
 
 /// The number of tensors that [`step`] keeps.
-fn kept_by_step(cell: Cell) -> usize {
+pub(crate) fn kept_by_step(cell: Cell) -> usize {
     match cell {
         Cell::Rnn => 1,
         Cell::Lstm => 5,

@@ -49,6 +49,11 @@ impl Worker<'_> {
         items * self.index / self.count..items * (self.index + 1) / self.count
     }
 
+    /// Workers of the team.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
     /// Returns when every worker of the team has called it; what they wrote before can be read after.
     pub(crate) fn wait(&self) {
         self.barrier.wait(self.count);

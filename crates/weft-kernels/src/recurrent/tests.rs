@@ -56,14 +56,14 @@ impl Problem {
     }
 
     fn forward(&self, level: Level) -> (Vec<f32>, Vec<f32>) {
-        cpu::forward(level, &self.recurrence, [self.time, self.hidden], self.inputs(), true)
+        cpu::forward(level, &self.recurrence, [self.time, self.hidden], self.inputs(), cpu::NoContext, true)
     }
 
     fn backward(&self, level: Level, gradient: &[f32]) -> [Vec<f32>; 4] {
         let (packed, activations) = self.forward(level);
         let results = cpu::Results { packed: &packed, activations: &activations };
         let sizes = [self.time, self.hidden];
-        cpu::backward(level, &self.recurrence, sizes, &self.weight, &self.initial, results, gradient)
+        cpu::backward(level, &self.recurrence, sizes, &self.weight, &self.initial, results, gradient, cpu::NoContext)
     }
 
     fn portable(&self, gradient: &[f32]) -> (Vec<f32>, [Vec<f32>; 4]) {

@@ -9,15 +9,12 @@ use super::super::product::{MOST_VECTORS, Product};
 use super::super::schedule::Schedule;
 use super::super::team::{Buffer, Shared, Worker, load, prefetch, team, workers_for};
 use super::super::{Cell, Recurrence};
-use super::{Results, lanes};
+use super::weights::weight_gradient;
+use super::{ContextGradient, Results, lanes};
 use crate::simd::Level;
 
-/// Running rows over which the weights' gradient is summed at once: 512 rows of 512 states are 1 MiB, half of a
-/// second-level cache, and are read from there once for each vector of units.
-const ROWS_PER_PART: usize = 512;
-
 /// The gradients of `gates_x`, `weight`, `bias` and `initial`, from that of the packed result.
-pub(in super::super) fn backward(
+pub(crate) fn backward(
     level: Level,
     recurrence: &Recurrence,
     [time, hidden]: [usize; 2],
@@ -25,6 +22,7 @@ pub(in super::super) fn backward(
     initial: &[f32],
     results: Results<'_>,
     gradient: &[f32],
+    context: impl ContextGradient,
 ) -> [Vec<f32>; 4] {
     let (cell, batch) = (recurrence.cell, recurrence.lengths.len());
     let schedule = Schedule::new(&recurrence.lengths, recurrence.reverse);
@@ -36,6 +34,9 @@ pub(in super::super) fn backward(
     // The initial states' gradients begin as the last states': sentences of length 0 pass them through.
     let mut dinitial = gradient[batch * time * hidden..].to_vec();
     let mut dgates = Buffer::new(padded * schedule.total * gates);
+    // The reset gate stands between the two sides; only a context asks for the inputs' side in this layout.
+    let two_sides = context.size() > 0 && cell == Cell::Gru { reset_before: false };
+    let mut dinputs = Buffer::new(if two_sides { dgates.len() } else { 0 });
     let before = cell == Cell::Gru { reset_before: true };
     let [mut previous, mut scaled] =
         [true, before].map(|wanted| Buffer::new(if wanted { schedule.total * padded } else { 0 }));
@@ -47,7 +48,8 @@ pub(in super::super) fn backward(
             dcells[row].copy_from_slice(&dinitial[(batch + sentence) * hidden..(batch + sentence + 1) * hidden]);
         }
     }
-    let workers = workers_for(schedule.total * hidden * hidden * gates).min(padded / lanes).max(1);
+    let workers = workers_for(schedule.total * hidden * (hidden + context.size()) * gates).min(padded / lanes).max(1);
+    let dgates = Shared::new(&mut dgates);
     let walk = Walk {
         cell,
         time,
@@ -58,7 +60,10 @@ pub(in super::super) fn backward(
         initial,
         results,
         gradient,
-        dgates: Shared::new(&mut dgates),
+        context,
+        dgates,
+        dinputs: if two_sides { Shared::new(&mut dinputs) } else { dgates },
+        two_sides,
         previous: Shared::new(&mut previous),
         scaled: Shared::new(&mut scaled),
         direct: Shared::new(&mut direct),
@@ -75,7 +80,7 @@ pub(in super::super) fn backward(
 }
 
 #[derive(Clone, Copy)]
-struct Walk<'a> {
+struct Walk<'a, C> {
     cell: Cell,
     time: usize,
     hidden: usize,
@@ -85,9 +90,13 @@ struct Walk<'a> {
     initial: &'a [f32],
     results: Results<'a>,
     gradient: &'a [f32],
+    context: C,
     /// The gradients of the gates' arguments on the state's side, `[unit vector][running row][gate][lane]`: rows
     /// of the products backward, and at the same time panels of the weights' gradient.
     dgates: Shared<'a>,
+    /// The same on the inputs' side, and whether it is another.
+    dinputs: Shared<'a>,
+    two_sides: bool,
     /// The hidden state before each running row's step, `[running row, padded hidden]`.
     previous: Shared<'a>,
     /// `r * h` of a GRU with the reset before the product, laid out the same.
@@ -117,7 +126,7 @@ struct Place {
     rows: usize,
 }
 
-impl WithSimd for Walk<'_> {
+impl<C: ContextGradient> WithSimd for Walk<'_, C> {
     type Output = ();
 
     #[inline(always)]
@@ -131,7 +140,7 @@ impl WithSimd for Walk<'_> {
         let pack = |groups: std::ops::Range<usize>| {
             let columns = gate_columns(groups, hidden, lanes);
             let mut panels = Panels::new(share.clone(), vectors, width, 1, columns.len(), lanes);
-            panels.pack_transposed(0, self.weight, gates * hidden, &columns, hidden, lanes);
+            panels.pack_transposed(self.weight, gates * hidden, &columns, hidden, lanes);
             panels
         };
         // The gates whose product with the transposed weights reaches the state before the step. With the
@@ -139,6 +148,11 @@ impl WithSimd for Walk<'_> {
         let state_gates = if before { 2 } else { gates };
         let panels = pack(0..state_gates);
         let scaled_panels = before.then(|| pack(2..3));
+        let query_size = self.context.query_size();
+        let mut query_panels = Panels::new(share.clone(), vectors, width, 1, query_size, lanes);
+        let columns: Vec<_> = (0..query_size).map(Some).collect();
+        query_panels.pack_transposed(self.context.query_weight(), query_size, &columns, hidden, lanes);
+        let local = self.context.begin(simd, worker);
         self.gather_previous(simd, worker);
         worker.wait();
 
@@ -151,6 +165,7 @@ impl WithSimd for Walk<'_> {
             let next = (step + 1 < steps).then_some(step + 1);
             for (index, covered) in panels.units.iter().enumerate() {
                 self.multiply(simd, &panels, index, next, 0..state_gates, scratch);
+                self.multiply_queries(simd, &query_panels, index, next, scratch);
                 for vector in covered.clone() {
                     let at = (vector - units.start) * gates * lanes;
                     let place = self.place::<S>(step, vector, covered, next, scratch);
@@ -158,25 +173,41 @@ impl WithSimd for Walk<'_> {
                 }
             }
             worker.wait();
-            let Some(panels) = &scaled_panels else { continue };
-            for (index, covered) in panels.units.iter().enumerate() {
-                self.multiply(simd, panels, index, Some(step), 2..3, scratch);
-                for vector in covered.clone() {
-                    let at = (vector - units.start) * gates * lanes;
-                    let place = self.place::<S>(step, vector, covered, Some(step), scratch);
-                    self.gru_before_product(simd, place, &mut dbias[at..at + gates * lanes]);
+            if let Some(panels) = &scaled_panels {
+                for (index, covered) in panels.units.iter().enumerate() {
+                    self.multiply(simd, panels, index, Some(step), 2..3, scratch);
+                    for vector in covered.clone() {
+                        let at = (vector - units.start) * gates * lanes;
+                        let place = self.place::<S>(step, vector, covered, Some(step), scratch);
+                        self.gru_before_product(simd, place, &mut dbias[at..at + gates * lanes]);
+                    }
                 }
+                worker.wait();
             }
-            worker.wait();
+            self.context.back(simd, &local, worker, self.schedule, step, self.dinputs);
         }
         let first = (steps > 0).then_some(0);
         for (index, covered) in panels.units.iter().enumerate() {
             self.multiply(simd, &panels, index, first, 0..state_gates, scratch);
+            self.multiply_queries(simd, &query_panels, index, first, scratch);
             for vector in covered.clone() {
                 self.first_states(simd, self.place::<S>(0, vector, covered, first, scratch));
             }
         }
-        self.weight_gradient(simd, units.clone());
+        let parts: &[_] =
+            if before { &[(self.previous, 0..2), (self.scaled, 2..3)] } else { &[(self.previous, 0..gates)] };
+        weight_gradient(
+            simd,
+            self.schedule.total,
+            gates,
+            hidden,
+            units.clone(),
+            self.dgates,
+            parts,
+            hidden,
+            self.dweight,
+        );
+        self.context.finish(simd, worker, self.schedule, units.clone(), self.dinputs, self.previous);
         for (at, vector) in units.enumerate() {
             for gate in 0..gates {
                 let unit = vector * lanes;
@@ -189,7 +220,7 @@ impl WithSimd for Walk<'_> {
     }
 }
 
-impl Walk<'_> {
+impl<C: ContextGradient> Walk<'_, C> {
     /// The product of the gates' gradients at step `of` (if there is one) with a panel of transposed weights.
     #[inline(always)]
     fn multiply<S: Simd>(
@@ -221,6 +252,32 @@ impl Walk<'_> {
         };
         // SAFETY: the strides stay in that step's gradients, which nobody writes now, in the panel and in the
         // scratch, which has `MOST_VECTORS` vectors for each sentence.
+        unsafe { product.run(simd) };
+    }
+
+    /// Adds the product of the queries' gradients at step `of` with a panel of the query's transposed weights.
+    #[inline(always)]
+    fn multiply_queries<S: Simd>(&self, simd: S, panels: &Panels, index: usize, of: Option<usize>, out: *mut f32) {
+        let (Some(step), Some(dqueries)) = (of, self.context.dqueries()) else { return };
+        let (size, lanes) = (self.context.query_size(), S::F32_LANES);
+        let padded = size.next_multiple_of(lanes);
+        let width = panels.units[index].len();
+        let product = Product {
+            a: dqueries.at(self.schedule.before[step] * padded),
+            rows: self.schedule.active[step],
+            row_stride: padded,
+            inner_stride: 1,
+            chunk: size,
+            chunks: 1,
+            chunk_stride: 0,
+            panel: panels.panel(index).as_ptr(),
+            panel_stride: width * lanes,
+            vectors: width,
+            out,
+            out_stride: width * lanes,
+            accumulate: true,
+        };
+        // SAFETY: as in `multiply`, with the queries' gradients.
         unsafe { product.run(simd) };
     }
 
@@ -333,6 +390,9 @@ impl Walk<'_> {
             // SAFETY: inside the buffers; only the owner of the units writes them.
             unsafe {
                 self.dgates.store(simd, (running * gates + gate) * S::F32_LANES, S::F32_LANES, da[n]);
+                if self.two_sides {
+                    self.dinputs.store(simd, (running * gates + gate) * S::F32_LANES, S::F32_LANES, dx[n]);
+                }
                 self.dgates_x.store(simd, inputs + gate * self.hidden, place.count, dx[n]);
             }
         }
@@ -420,53 +480,6 @@ impl Walk<'_> {
                 if self.cell == Cell::Lstm {
                     let dc = self.dcells.load(simd, self.state::<S>(row, place), S::F32_LANES);
                     self.dinitial.store(simd, self.batch * self.hidden + at, place.count, dc);
-                }
-            }
-        }
-    }
-
-    /// The weights' gradient for the owner's units: the states before the steps, times the gates' gradients.
-    #[inline(always)]
-    fn weight_gradient<S: Simd>(&self, simd: S, units: std::ops::Range<usize>) {
-        let (hidden, lanes, gates) = (self.hidden, S::F32_LANES, self.cell.gates());
-        let (total, padded) = (self.schedule.total, hidden.next_multiple_of(lanes));
-        let mut sums = Buffer::new(units.len() * hidden * gates * lanes);
-        let before = self.cell == Cell::Gru { reset_before: true };
-        let parts: &[_] =
-            if before { &[(self.previous, 0..2), (self.scaled, 2..3)] } else { &[(self.previous, 0..gates)] };
-        for from in (0..total).step_by(ROWS_PER_PART) {
-            for (operand, groups) in parts {
-                for (at, vector) in units.clone().enumerate() {
-                    let product = Product {
-                        a: operand.at(from * padded),
-                        rows: hidden,
-                        row_stride: 1,
-                        inner_stride: padded,
-                        chunk: ROWS_PER_PART.min(total - from),
-                        chunks: 1,
-                        chunk_stride: 0,
-                        panel: self.dgates.at(((vector * total + from) * gates + groups.start) * lanes),
-                        panel_stride: gates * lanes,
-                        vectors: groups.len(),
-                        out: sums[(at * hidden * gates + groups.start) * lanes..].as_mut_ptr(),
-                        out_stride: gates * lanes,
-                        accumulate: true,
-                    };
-                    // SAFETY: the strides stay in the states before the steps, which nobody writes any more, in
-                    // the owner's gradients and in the sums.
-                    unsafe { product.run(simd) };
-                }
-            }
-        }
-        for (at, vector) in units.enumerate() {
-            let unit = vector * lanes;
-            let count = lanes.min(hidden - unit);
-            for row in 0..hidden {
-                for gate in 0..gates {
-                    let sum = &sums[((at * hidden + row) * gates + gate) * lanes..][..count];
-                    let to = (row * gates + gate) * hidden + unit;
-                    // SAFETY: the owner's columns of the weights.
-                    unsafe { self.dweight.slice_mut(to..to + count) }.copy_from_slice(sum);
                 }
             }
         }

@@ -9,15 +9,16 @@ use super::super::product::{MOST_VECTORS, Product};
 use super::super::schedule::Schedule;
 use super::super::team::{Buffer, Shared, Worker, load, prefetch, team, workers_for};
 use super::super::{Cell, Recurrence};
-use super::{Inputs, kept, lanes};
+use super::{Context, Inputs, kept, lanes};
 use crate::simd::{Level, sigmoid, tanh};
 
 /// Outputs and last states `[batch * time + states * batch, hidden]`, and the kept activations if they are wanted.
-pub(in super::super) fn forward(
+pub(crate) fn forward(
     level: Level,
     recurrence: &Recurrence,
     [time, hidden]: [usize; 2],
     inputs: Inputs<'_>,
+    context: impl Context,
     keep: bool,
 ) -> (Vec<f32>, Vec<f32>) {
     let (cell, batch) = (recurrence.cell, recurrence.lengths.len());
@@ -36,13 +37,15 @@ pub(in super::super) fn forward(
             cells[row].copy_from_slice(&inputs.initial[(batch + sentence) * hidden..(batch + sentence + 1) * hidden]);
         }
     }
-    let workers = workers_for(schedule.total * hidden * hidden * cell.gates()).min(padded / lanes).max(1);
+    let workers =
+        workers_for(schedule.total * hidden * (hidden + context.size()) * cell.gates()).min(padded / lanes).max(1);
     let walk = Walk {
         cell,
         time,
         hidden,
         batch,
         inputs,
+        context,
         schedule: &schedule,
         states: [Shared::new(&mut states), Shared::new(&mut other)],
         cells: Shared::new(&mut cells),
@@ -57,12 +60,13 @@ pub(in super::super) fn forward(
 }
 
 #[derive(Clone, Copy)]
-struct Walk<'a> {
+struct Walk<'a, C> {
     cell: Cell,
     time: usize,
     hidden: usize,
     batch: usize,
     inputs: Inputs<'a>,
+    context: C,
     schedule: &'a Schedule,
     /// The hidden states `[row, padded hidden]` before a step and after it, in turns.
     states: [Shared<'a>; 2],
@@ -84,13 +88,15 @@ struct Place {
     /// The first unit and how many there are.
     unit: usize,
     count: usize,
-    /// The products' first element, and the strides to the next row and gate.
+    /// The products' first element (of those with the states, and of those with the contexts), and the strides
+    /// to the next row and gate.
     products: *const f32,
+    context_products: *const f32,
     row_stride: usize,
     gate_stride: usize,
 }
 
-impl WithSimd for Walk<'_> {
+impl<C: Context> WithSimd for Walk<'_, C> {
     type Output = ();
 
     #[inline(always)]
@@ -106,16 +112,21 @@ impl WithSimd for Walk<'_> {
             .map(|groups| {
                 let width = panel_width(vectors, MOST_VECTORS / groups.len(), self.workers);
                 let share = worker.share(vectors.div_ceil(width));
-                let mut panels = Panels::new(share, vectors, width, groups.len(), hidden, lanes);
-                panels.pack_rows(0, self.inputs.weight, gates * hidden, groups.clone(), hidden, lanes);
-                (groups, panels)
+                let mut panels = Panels::new(share.clone(), vectors, width, groups.len(), hidden, lanes);
+                panels.pack_rows(self.inputs.weight, gates * hidden, groups.clone(), hidden, lanes);
+                let inner = self.context.size();
+                let mut context_panels = Panels::new(share, vectors, width, groups.len(), inner, lanes);
+                context_panels.pack_rows(self.context.weight(), gates * hidden, groups.clone(), hidden, lanes);
+                (groups, panels, context_panels)
             })
             .collect();
-        let mut scratch = Buffer::new(self.batch * MOST_VECTORS * lanes);
+        let local = self.context.begin(simd, worker);
+        let mut scratch = [(); 2].map(|()| Buffer::new(self.batch * MOST_VECTORS * lanes));
         for step in 0..self.schedule.steps() {
             let rows = self.schedule.active[step];
             let state = self.states[step % 2];
-            for (phase, (groups, panels)) in phases.iter().enumerate() {
+            self.context.prepare(simd, &local, worker, self.schedule, step, state);
+            for (phase, (groups, panels, context_panels)) in phases.iter().enumerate() {
                 let operand = if phase == 0 { state } else { self.scaled };
                 for (index, units) in panels.units.iter().enumerate() {
                     let wide = units.len() * groups.len();
@@ -131,13 +142,25 @@ impl WithSimd for Walk<'_> {
                         panel: panels.panel(index).as_ptr(),
                         panel_stride: wide * lanes,
                         vectors: wide,
-                        out: scratch.as_mut_ptr(),
+                        out: scratch[0].as_mut_ptr(),
                         out_stride: wide * lanes,
                         accumulate: false,
                     };
                     // SAFETY: the states have `rows` rows of `vectors * lanes` values and nobody writes those
                     // of this phase; the panel holds `hidden` times `wide` vectors, the scratch `batch` times.
                     unsafe { product.run(simd) };
+                    if self.context.size() > 0 {
+                        let product = Product {
+                            a: self.context.contexts().at(0),
+                            row_stride: self.context.size().next_multiple_of(lanes),
+                            chunk: self.context.size(),
+                            panel: context_panels.panel(index).as_ptr(),
+                            out: scratch[1].as_mut_ptr(),
+                            ..product
+                        };
+                        // SAFETY: as above, with the contexts instead of the states.
+                        unsafe { product.run(simd) };
+                    }
                     for (u, vector) in units.clone().enumerate() {
                         let unit = vector * lanes;
                         let place = Place {
@@ -145,7 +168,8 @@ impl WithSimd for Walk<'_> {
                             vector,
                             unit,
                             count: lanes.min(hidden - unit),
-                            products: scratch[u * lanes..].as_ptr(),
+                            products: scratch[0][u * lanes..].as_ptr(),
+                            context_products: scratch[1][u * lanes..].as_ptr(),
                             row_stride: wide * lanes,
                             gate_stride: units.len() * lanes,
                         };
@@ -164,7 +188,7 @@ impl WithSimd for Walk<'_> {
     }
 }
 
-impl Walk<'_> {
+impl<C: Context> Walk<'_, C> {
     /// Fetches the inputs that the panel's gates will read after its product: each lies in a line of its own.
     #[inline(always)]
     fn ask_for_inputs(&self, step: usize, groups: std::ops::Range<usize>, unit: usize) {
@@ -210,6 +234,10 @@ impl Walk<'_> {
                     let product = place.products.add(row * place.row_stride + gate * place.gate_stride);
                     let product = load(simd, product, S::F32_LANES);
                     u[gate] = simd.add_f32s(product, biases[gate]);
+                    if self.context.size() > 0 {
+                        let product = place.context_products.add(row * place.row_stride + gate * place.gate_stride);
+                        x[gate] = simd.add_f32s(x[gate], load(simd, product, S::F32_LANES));
+                    }
                 }
             }
             body(row, x, u);

@@ -7,10 +7,14 @@
 //! of workers nor the other rows of the batch change a bit of it.
 
 mod backward;
+mod context;
 mod forward;
+mod weights;
 
-pub(super) use backward::backward;
-pub(super) use forward::forward;
+pub(crate) use backward::backward;
+pub(crate) use context::{Context, ContextGradient, NoContext};
+pub(crate) use forward::forward;
+pub(crate) use weights::weight_gradient;
 
 use pulp::{Simd, WithSimd};
 
@@ -19,24 +23,24 @@ use crate::simd::Level;
 
 /// The tensors that go in, row-major.
 #[derive(Clone, Copy)]
-pub(super) struct Inputs<'a> {
+pub(crate) struct Inputs<'a> {
     /// `[batch, time, gates * hidden]`
-    pub(super) gates_x: &'a [f32],
+    pub(crate) gates_x: &'a [f32],
     /// `[hidden, gates * hidden]`
-    pub(super) weight: &'a [f32],
+    pub(crate) weight: &'a [f32],
     /// `[gates * hidden]`
-    pub(super) bias: &'a [f32],
+    pub(crate) bias: &'a [f32],
     /// `[states * batch, hidden]`
-    pub(super) initial: &'a [f32],
+    pub(crate) initial: &'a [f32],
 }
 
 /// What the forward pass made.
 #[derive(Clone, Copy)]
-pub(super) struct Results<'a> {
+pub(crate) struct Results<'a> {
     /// `[batch * time + states * batch, hidden]`
-    pub(super) packed: &'a [f32],
+    pub(crate) packed: &'a [f32],
     /// `[unit vector][running row][kept][lane]`: a worker writes and reads its own from beginning to end.
-    pub(super) activations: &'a [f32],
+    pub(crate) activations: &'a [f32],
 }
 
 /// Vectors that the forward pass keeps for each running row and unit vector.
