@@ -108,12 +108,13 @@ impl Lane {
         let rate = 100.0 * self.exact.unwrap_or(0.0);
         let mut text = format!("{:NAME_WIDTH$} step {step:>4}  {rate:5.1} % right", self.contestant.name());
         for _ in 0..ANSWERS_SHOWN {
+            let wants_date = self.next_is_date;
+            self.next_is_date = !wants_date;
             let is_new = |sentence: &&Translated| {
                 sentence.hypothesis == sentence.reference
                     && !self.shown.contains(&sentence.source)
-                    && dates.contains(&sentence.source) == self.next_is_date
+                    && dates.contains(&sentence.source) == wants_date
             };
-            self.next_is_date = !self.next_is_date;
             let Some(sentence) = sentences.iter().find(is_new) else { continue };
             self.shown.insert(sentence.source.clone());
             text += &format!("\n    ✓ {} → {}", sentence.source, sentence.hypothesis);
