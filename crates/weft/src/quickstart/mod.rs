@@ -14,8 +14,8 @@ use weft_plot::{alignment, alignment_text, sparkline};
 use weft_train::{Event, Outcome, Run, TrainError};
 
 use crate::cli::{DeviceName, QuickstartArgs};
-use crate::model::open_translator;
 use crate::error::{Error, Result};
+use crate::model::open_translator;
 use crate::output::say;
 use crate::{attention, device, interrupt, terminal};
 use plan::{Contestant, Data, config};
@@ -27,8 +27,9 @@ pub(crate) fn run(args: &QuickstartArgs) -> Result {
     let output = &args.output;
     if Contestant::BOTH.iter().any(|contestant| contestant.folder(output).exists()) {
         let shown = output.display();
-        return Err(Error::new(format!("{shown} holds a quickstart already"))
-            .hint(format!("remove it, or choose another folder with --output; its models work: weft translate {shown}/transformer")));
+        return Err(Error::new(format!("{shown} holds a quickstart already")).hint(format!(
+            "remove it, or choose another folder with --output; its models work: weft translate {shown}/transformer"
+        )));
     }
     let stop = interrupt::listen()?;
     let data = Data::write(output, args.seed)?;

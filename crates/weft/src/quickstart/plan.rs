@@ -89,7 +89,8 @@ pub(super) fn config(contestant: Contestant, data: &Data, args: &QuickstartArgs)
         let text = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone()).display().to_string();
         all.set_value(key, paths.iter().map(text).collect::<Vec<String>>(), from)?;
     }
-    let seed = i64::try_from(args.seed).map_err(|_| Error::new(format!("--seed is {}, which is too large", args.seed)))?;
+    let seed =
+        i64::try_from(args.seed).map_err(|_| Error::new(format!("--seed is {}, which is too large", args.seed)))?;
     let minutes = args.minutes;
     if !(minutes > 0.0 && minutes.is_finite()) {
         return Err(Error::new(format!("--minutes is {minutes}, wanted a number above 0")));

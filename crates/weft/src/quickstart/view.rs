@@ -119,7 +119,9 @@ impl Lane {
             self.shown.insert(sentence.source.clone());
             text += &format!("\n    ✓ {} → {}", sentence.source, sentence.hypothesis);
         }
-        if self.shown.is_empty() && let Some(sentence) = sentences.first() {
+        if self.shown.is_empty()
+            && let Some(sentence) = sentences.first()
+        {
             text += &format!("\n    ✗ {} → {}", sentence.source, sentence.hypothesis);
         }
         text

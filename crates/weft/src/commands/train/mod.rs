@@ -59,7 +59,11 @@ pub(crate) fn run(args: &TrainArgs) -> Result {
         Outcome::EarlyStopped => say!("ended after step {}: validation no longer improves", run.state().step),
         Outcome::Finished => say!("done after step {}", run.state().step),
     }
-    say!("the model is in {}, its curve in {}", run.folder().model_path().display(), folder.join("curve.svg").display());
+    say!(
+        "the model is in {}, its curve in {}",
+        run.folder().model_path().display(),
+        folder.join("curve.svg").display()
+    );
     say!("next:\n{}", next(folder, run.config().model.architecture.is_translator()));
     Ok(())
 }

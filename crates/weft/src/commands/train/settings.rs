@@ -77,7 +77,8 @@ fn flags(args: &TrainArgs) -> Result<Overrides> {
     ];
     for (key, flag, value) in counts {
         if let Some(value) = value {
-            let value = i64::try_from(value).map_err(|_| Error::new(format!("{flag} is {value}, which is too large")))?;
+            let value =
+                i64::try_from(value).map_err(|_| Error::new(format!("{flag} is {value}, which is too large")))?;
             all.set_value(key, value, flag)?;
         }
     }
