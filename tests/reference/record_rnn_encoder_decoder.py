@@ -175,8 +175,9 @@ class RnnEncoderDecoder(nn.Module):
         for t in range(batch["target_in"].shape[1]):
             y = self.decoder.embed_tokens(batch["target_in"][:, t])  # E y_{i-1}
             if self.config["attention"] == "additive":
-                s = states[-1][0]  # s_{i-1}
-                query = s @ self.attention.query.weight.T  # W_a s_{i-1}
+                s = states[-1][0]  # s_{i-1} of the top layer, for the readout
+                # The layer that reads the context asks for it: with several layers, the first.
+                query = states[0][0] @ self.attention.query.weight.T  # W_a s_{i-1}
                 e = torch.tanh(query[:, None, :] + keys) @ self.attention.score.weight
                 weights = torch.softmax(e.masked_fill(~is_word, -torch.inf), dim=-1)
                 context = torch.einsum("bj,bjh->bh", weights, annotations)  # c_i

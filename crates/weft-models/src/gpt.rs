@@ -278,7 +278,7 @@ impl LanguageModel for Gpt {
     }
 
     fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        self.forward_with(ids, &mut Noise::NONE)
+        self.forward_with(ids, &mut Noise::none())
     }
 
     fn start(&self, batch: usize) -> GptState {

@@ -20,7 +20,9 @@ pub struct Noise {
 
 impl Noise {
     /// No dropout: evaluation.
-    pub const NONE: Self = Self { seed: None, drawn: 0 };
+    pub fn none() -> Self {
+        Self { seed: None, drawn: 0 }
+    }
 
     /// The noise of one training step.
     pub fn new(seed: u64) -> Self {

@@ -13,7 +13,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Int};
 use serde::{Deserialize, Serialize};
 use weft_kernels::cross_entropy::cross_entropy;
-use weft_kernels::dropout::{Dropout, dropout};
+use weft_kernels::dropout::dropout;
 use weft_kernels::embedding::{EmbeddingOptions, embedding};
 use weft_kernels::linear::{Epilogue, WeightLayout, linear};
 use weft_kernels::recurrent::RecurrentState;
@@ -169,7 +169,7 @@ impl LanguageModel for RecurrentLm {
     }
 
     fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        self.logits(self.hidden(ids, &mut self.zero_state(), &mut Noise::NONE))
+        self.logits(self.hidden(ids, &mut self.zero_state(), &mut Noise::none()))
     }
 
     fn start(&self, _: usize) -> RecurrentLmState {
@@ -178,7 +178,7 @@ impl LanguageModel for RecurrentLm {
 
     fn step(&self, tokens: &[u32], state: &mut RecurrentLmState) -> Tensor<2> {
         let device = self.embed_tokens.weight.val().device();
-        self.logits(self.hidden(token_column(tokens, &device), state, &mut Noise::NONE)).squeeze_dim(1)
+        self.logits(self.hidden(token_column(tokens, &device), state, &mut Noise::none())).squeeze_dim(1)
     }
 
     fn max_length(&self) -> Option<usize> {

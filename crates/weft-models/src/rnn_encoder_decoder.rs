@@ -479,13 +479,13 @@ impl Translator for RnnEncoderDecoder {
     }
 
     fn forward(&self, source: &Sequences, target_in: &Sequences) -> (Tensor<3>, Option<Tensor<3>>) {
-        let Encoded { annotations, mut initial } = self.encode_with(source, &mut Noise::NONE);
+        let Encoded { annotations, mut initial } = self.encode_with(source, &mut Noise::none());
         let memory = Memory { keys: self.keys(&annotations), annotations, lengths: source.lengths.clone() };
-        self.decode(&memory, target_in.ids.clone(), Some(&target_in.lengths), &mut initial, &mut Noise::NONE)
+        self.decode(&memory, target_in.ids.clone(), Some(&target_in.lengths), &mut initial, &mut Noise::none())
     }
 
     fn encode(&self, source: &Sequences, width: usize) -> RnnDecoderState {
-        let Encoded { annotations, initial } = self.encode_with(source, &mut Noise::NONE);
+        let Encoded { annotations, initial } = self.encode_with(source, &mut Noise::none());
         let rows: Vec<usize> = (0..source.batch()).flat_map(|sentence| vec![sentence; width]).collect();
         let memory = Memory {
             keys: self.keys(&annotations).map(|keys| select_rows(keys, &rows)),
@@ -498,7 +498,7 @@ impl Translator for RnnEncoderDecoder {
 
     fn step(&self, tokens: &[u32], state: &mut RnnDecoderState) -> Tensor<2> {
         let ids = token_column(tokens, &state.memory.annotations.device());
-        let (logits, _) = self.decode(&state.memory, ids, None, &mut state.states, &mut Noise::NONE);
+        let (logits, _) = self.decode(&state.memory, ids, None, &mut state.states, &mut Noise::none());
         logits.squeeze_dim(1)
     }
 

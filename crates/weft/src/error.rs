@@ -114,8 +114,9 @@ impl fmt::Display for Error {
 }
 
 /// The causes of an error, from the outside in.
-fn sources(error: &(dyn StdError + 'static)) -> impl Iterator<Item = String> {
-    std::iter::successors(error.source(), |cause| cause.source()).map(ToString::to_string)
+fn sources<'error>(error: &'error (dyn StdError + 'static)) -> impl Iterator<Item = String> + 'error {
+    std::iter::successors(error.source(), |cause: &&'error (dyn StdError + 'static)| (*cause).source())
+        .map(ToString::to_string)
 }
 
 /// What can be done about an error of the system.
@@ -158,6 +159,12 @@ impl From<weft_decode::DecodeError> for Error {
 
 impl From<weft_metrics::MetricError> for Error {
     fn from(error: weft_metrics::MetricError) -> Self {
+        Self::of(&error, error.hint())
+    }
+}
+
+impl From<weft_train::TrainError> for Error {
+    fn from(error: weft_train::TrainError) -> Self {
         Self::of(&error, error.hint())
     }
 }

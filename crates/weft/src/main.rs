@@ -6,6 +6,7 @@ mod commands;
 mod device;
 mod error;
 mod files;
+mod interrupt;
 mod model;
 mod output;
 mod quickstart;

@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 
+use console::Term;
 use weft_plot::{Colour, TextOptions};
 
 /// Whether text on standard error may be coloured: a terminal, and nobody asked for none (<https://no-color.org>).
@@ -17,8 +18,8 @@ pub(crate) fn drawing() -> TextOptions {
     TextOptions { width: width(), colour }
 }
 
-/// Columns of the terminal; 80 where there is none.
+/// Columns of the terminal on standard error; 80 where there is none.
 pub(crate) fn width() -> usize {
-    let columns = indicatif::TermLike::width(&indicatif::console_term());
-    if std::io::stderr().is_terminal() { usize::from(columns).max(20) } else { 80 }
+    let term = Term::stderr();
+    if term.is_term() { usize::from(term.size().1).max(20) } else { 80 }
 }

@@ -1,11 +1,13 @@
 //! AdamW: Adam (Kingma & Ba, arXiv 1412.6980, algorithm 1) with decoupled weight decay (Loshchilov & Hutter,
 //! arXiv 1711.05101, algorithm 2), and the norm of gradients that clipping needs.
 //!
-//!   paper      here
-//!   g_t        gradient_scale * gradient
-//!   m_t, v_t   Moments::first, Moments::second
-//!   α, λ       learning_rate, weight_decay (the decay per step is their product, as in `torch.optim.AdamW`)
-//!   t          step, from 1 on
+//! ```text
+//! paper      here
+//! g_t        gradient_scale * gradient
+//! m_t, v_t   Moments::first, Moments::second
+//! α, λ       learning_rate, weight_decay (the decay per step is their product, as in `torch.optim.AdamW`)
+//! t          step, from 1 on
+//! ```
 
 mod cpu;
 mod portable;

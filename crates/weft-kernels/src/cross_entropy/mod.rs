@@ -1,7 +1,9 @@
 //! Softmax cross-entropy with label smoothing (Szegedy et al., arXiv 1512.00567, section 7), summed over rows.
 //!
-//!   p = softmax(logits)
-//!   loss = -(1 - smoothing) * log p[target] - smoothing * mean(log p)
+//! ```text
+//! p = softmax(logits)
+//! loss = -(1 - smoothing) * log p[target] - smoothing * mean(log p)
+//! ```
 //!
 //! The logits are read, never copied: the probabilities are made again in the backward pass, over the logits
 //! themselves when nobody else holds them.

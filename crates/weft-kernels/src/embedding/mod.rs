@@ -1,7 +1,9 @@
 //! Token embeddings: rows of a table by token, scaled, plus positions, then dropout, in one pass.
 //! Vaswani et al., arXiv 1706.03762, sections 3.4 (scale and tied table), 3.5 (positions) and 5.4 (dropout).
 //!
-//!   y[b, t] = dropout(scale * table[ids[b, t]] + positions[offset + t])
+//! ```text
+//! y[b, t] = dropout(scale * table[ids[b, t]] + positions[offset + t])
+//! ```
 
 mod backward;
 mod cpu;

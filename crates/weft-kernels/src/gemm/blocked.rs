@@ -5,12 +5,15 @@ use std::ops::Range;
 
 use super::kernel::{self, Shape, Target};
 use super::pack::{self, Packed, Scratch};
-use super::{DEPTH, Matrix};
+use super::{DEPTH, Matrix, strip};
 use crate::simd::Level;
 
-/// Rows of the left matrix that are packed at once: 224 rows of a depth of 256 are 240 KiB, which stays in the
+/// Rows of the left matrix that are packed at once: 112 rows of a depth of 256 are 120 KiB, which stay in the
 /// second-level cache while the panels of the right matrix pass by.
-const MOST_ROWS: usize = 224;
+const MOST_ROWS: usize = 112;
+
+/// Columns of a right matrix that are packed at once where they are used: 256 KiB.
+const CHUNK: usize = 256;
 
 /// `c = a b`, or `c += a b` if `accumulate`, on the calling thread. Row `i` of `c` begins at `i * c_stride`.
 pub(crate) fn multiply(level: Level, a: Matrix<'_>, b: &Packed, c: &mut [f32], c_stride: usize, accumulate: bool) {
@@ -29,8 +32,8 @@ pub(crate) fn multiply(level: Level, a: Matrix<'_>, b: &Packed, c: &mut [f32], c
 pub(super) enum Right<'a> {
     /// Already in the kernel's order.
     Packed(&'a Packed),
-    /// As it lies: each panel is copied when it is needed, and is gone from the cache before it costs memory
-    /// traffic. Right when few rows need it.
+    /// As it lies: columns are copied when they are needed, and are gone from the cache before they cost memory
+    /// traffic. Right when few rows need them.
     Plain(Matrix<'a>),
 }
 
@@ -51,6 +54,8 @@ impl Right<'_> {
 }
 
 /// The columns `columns` of `a b`; `c` points at the first of them. `columns` begins at a whole panel.
+///
+/// Whichever loops run, each element is the same chain.
 ///
 /// # Safety
 /// `a.rows` rows of `columns.len()` values at a distance of `c_stride` may be written at `c`, and nobody else
@@ -78,32 +83,57 @@ pub(super) unsafe fn run(
             unsafe { c.add(row * c_stride).write_bytes(0, columns.len()) };
         }
     }
+    let (mut columns, mut c) = (columns, c);
+    if let Right::Plain(b) = right {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let done = strip::run(level, a, b, columns.clone(), c, c_stride, accumulate);
+            columns.start += done;
+            c = c.add(done);
+        }
+        if columns.is_empty() {
+            return;
+        }
+    }
+    let start_column = columns.start;
     let shape = Shape::of(level);
     let width = shape.width();
     assert!(columns.start.is_multiple_of(width), "gemm: the columns begin within a panel");
+    // Plain columns are packed for all rows at once, as many as stay in the second-level cache with the rest; rows of
+    // the matrix are then read in pieces that the processor's own prefetching follows.
+    let chunk = match right {
+        Right::Packed(_) => columns.len(),
+        Right::Plain(_) if rows <= 2 * shape.rows => width,
+        Right::Plain(_) => CHUNK.next_multiple_of(width),
+    };
     Scratch::with(|scratch| {
-        let blocks = rows.div_ceil(MOST_ROWS);
-        for block in 0..blocks {
-            let (first, end) = (block * rows / blocks, (block + 1) * rows / blocks);
-            let a = a.slice_rows(first, end - first);
+        for columns in columns.clone().step_by(chunk).map(|first| first..columns.end.min(first + chunk)) {
+            // SAFETY: within the columns that the caller promises.
+            let c = unsafe { c.add(columns.start - start_column) };
             for start in (0..inner).step_by(DEPTH) {
                 let steps = DEPTH.min(inner - start);
-                let tiles = pack::left(level, &mut scratch.left, a, start, steps, shape.rows);
-                for column in columns.clone().step_by(width) {
-                    let panel = match right {
-                        Right::Packed(packed) => packed.panel(start, steps, column / width),
-                        Right::Plain(b) => pack::right(level, &mut scratch.panel, b, start, steps, column),
-                    };
-                    for tile in tiles.iter() {
-                        let target = Target {
-                            // SAFETY: within the rows and columns that the caller promises.
-                            first: unsafe { c.add((first + tile.first) * c_stride + column - columns.start) },
-                            stride: c_stride,
-                            width: width.min(columns.end - column),
-                            add: accumulate || start > 0,
-                        };
-                        // SAFETY: as above.
-                        unsafe { kernel::tile(level, &tile, panel, steps, target) };
+                let panels = match right {
+                    Right::Packed(packed) => packed.panels(start, steps, columns.clone()),
+                    Right::Plain(b) => pack::right(level, &mut scratch.right, b, start, steps, columns.clone()),
+                };
+                let blocks = rows.div_ceil(MOST_ROWS);
+                for block in 0..blocks {
+                    let (first, end) = (block * rows / blocks, (block + 1) * rows / blocks);
+                    let a = a.slice_rows(first, end - first);
+                    let tiles = pack::left(level, &mut scratch.left, a, start, steps, shape.rows);
+                    for (panel, values) in panels.chunks_exact(steps * width).enumerate() {
+                        let column = panel * width;
+                        for tile in tiles.iter() {
+                            let target = Target {
+                                // SAFETY: within the rows and columns that the caller promises.
+                                first: unsafe { c.add((first + tile.first) * c_stride + column) },
+                                stride: c_stride,
+                                width: width.min(columns.len() - column),
+                                add: accumulate || start > 0,
+                            };
+                            // SAFETY: as above.
+                            unsafe { kernel::tile(level, &tile, values, steps, target) };
+                        }
                     }
                 }
             }

@@ -9,6 +9,7 @@ mod blocked;
 mod kernel;
 mod pack;
 mod parallel;
+mod strip;
 #[cfg(test)]
 mod tests;
 mod transpose;

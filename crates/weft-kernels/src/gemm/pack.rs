@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "scratch memory that is written before it is read")]
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -61,7 +62,8 @@ impl Packed {
             let start = i * DEPTH;
             let steps = DEPTH.min(b.rows - start);
             for (panel, target) in target.chunks_exact_mut(steps * width).enumerate() {
-                copy_panel(level, target, b, start, steps, panel * width);
+                let first = panel * width;
+                copy_panels(level, target, b, start, steps, first..b.cols.min(first + width));
             }
         }
         packed
@@ -76,7 +78,8 @@ impl Packed {
                 let start = i * DEPTH;
                 let steps = DEPTH.min(b.rows - start);
                 target.par_chunks_exact_mut(steps * width).enumerate().for_each(|(panel, target)| {
-                    copy_panel(level, target, b, start, steps, panel * width);
+                    let first = panel * width;
+                    copy_panels(level, target, b, start, steps, first..b.cols.min(first + width));
                 });
             },
         );
@@ -106,56 +109,65 @@ impl Packed {
         assert_eq!(self.width, Shape::of(level).width(), "gemm: b was packed for another SIMD level");
     }
 
-    /// Panel number `panel` of the block of `steps` rows that begins at row `start`.
-    #[inline]
-    pub(super) fn panel(&self, start: usize, steps: usize, panel: usize) -> &[f32] {
+    /// The panels with `columns` of the block of `steps` rows that begins at row `start`.
+    pub(super) fn panels(&self, start: usize, steps: usize, columns: Range<usize>) -> &[f32] {
         let block = start * self.cols.div_ceil(self.width) * self.width;
-        &self.values.values()[block + panel * steps * self.width..][..steps * self.width]
+        let (first, end) = (columns.start / self.width, columns.end.div_ceil(self.width));
+        &self.values.values()[block + first * steps * self.width..][..(end - first) * steps * self.width]
     }
 }
 
-/// One panel of a right matrix that is not packed, in scratch room.
+/// The panels with `columns` of a right matrix that is not packed, in scratch room.
 pub(super) fn right<'a>(
     level: Level,
     room: &'a mut Aligned,
     b: Matrix<'_>,
     start: usize,
     steps: usize,
-    column: usize,
+    columns: Range<usize>,
 ) -> &'a [f32] {
-    let count = steps * Shape::of(level).width();
+    let width = Shape::of(level).width();
+    let count = steps * columns.len().next_multiple_of(width);
     room.reserve(count);
     let target = &mut room.values_mut()[..count];
-    copy_panel(level, target, b, start, steps, column);
+    copy_panels(level, target, b, start, steps, columns);
     target
 }
 
-/// Copies `steps` rows of a panel's width from `column` on; columns past the last become zeros.
-fn copy_panel(level: Level, target: &mut [f32], b: Matrix<'_>, start: usize, steps: usize, column: usize) {
+/// Copies `steps` rows of `columns` as panels; columns past the last become zeros.
+fn copy_panels(level: Level, target: &mut [f32], b: Matrix<'_>, start: usize, steps: usize, columns: Range<usize>) {
     let width = Shape::of(level).width();
-    let inside = width.min(b.cols - column);
-    if inside < width {
-        target.fill(0.0);
+    let from = &b.data[start * b.row_stride + columns.start * b.col_stride..];
+    let whole = if b.col_stride == 1 { columns.len() / width } else { 0 };
+    if whole > 0 {
+        level.run(CopyRows { from, stride: b.row_stride, to: target, width, steps, panels: whole });
     }
-    let from = &b.data[start * b.row_stride + column * b.col_stride..];
-    if b.row_stride == 1 && b.col_stride != 1 {
-        transpose(level, from, b.col_stride, inside, steps, target, width);
-    } else if b.col_stride == 1 && inside == width {
-        level.run(CopyRows { from, stride: b.row_stride, to: target, width });
-    } else {
-        for (step, row) in target.chunks_exact_mut(width).enumerate() {
-            let from = &from[step * b.row_stride..];
-            row[..inside].iter_mut().enumerate().for_each(|(j, value)| *value = from[j * b.col_stride]);
+    for (panel, target) in target.chunks_exact_mut(steps * width).enumerate().skip(whole) {
+        let from = &from[panel * width * b.col_stride..];
+        let inside = width.min(columns.len() - panel * width);
+        if inside < width {
+            target.fill(0.0);
+        }
+        if b.row_stride == 1 && b.col_stride != 1 {
+            transpose(level, from, b.col_stride, inside, steps, target, width);
+        } else {
+            for (step, row) in target.chunks_exact_mut(width).enumerate() {
+                let from = &from[step * b.row_stride..];
+                row[..inside].iter_mut().enumerate().for_each(|(j, value)| *value = from[j * b.col_stride]);
+            }
         }
     }
 }
 
-/// Copies rows of `width` values, a multiple of the lanes, next to each other.
+/// Copies contiguous rows as panels of `width` values, a multiple of the lanes. The rows are the outer loop, so that
+/// they are read as they lie.
 struct CopyRows<'a> {
     from: &'a [f32],
     stride: usize,
     to: &'a mut [f32],
     width: usize,
+    steps: usize,
+    panels: usize,
 }
 
 impl WithSimd for CopyRows<'_> {
@@ -163,11 +175,36 @@ impl WithSimd for CopyRows<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        for (row, to) in self.to.chunks_exact_mut(self.width).enumerate() {
-            let from = &self.from[row * self.stride..][..self.width];
-            S::as_mut_simd_f32s(to).0.copy_from_slice(S::as_simd_f32s(from).0);
+        let Self { from, stride, to, width, steps, panels } = self;
+        for step in 0..steps {
+            prefetch(from, (step + AHEAD) * stride, panels * width);
+            let from = &from[step * stride..][..panels * width];
+            for (panel, from) in from.chunks_exact(width).enumerate() {
+                let to = &mut to[(panel * steps + step) * width..][..width];
+                for (to, from) in S::as_mut_simd_f32s(to).0.iter_mut().zip(S::as_simd_f32s(from).0) {
+                    *to = *from;
+                }
+            }
         }
     }
+}
+
+/// Rows that are asked for ahead of their use: pieces of rows are too short for the processor to foresee them.
+const AHEAD: usize = 8;
+
+/// Asks for `count` values from `first` on, as far as they exist.
+#[inline(always)]
+fn prefetch(values: &[f32], first: usize, count: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if first + count <= values.len() {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        for i in (0..count).step_by(16) {
+            // SAFETY: every x86-64 processor has the instruction, and the address is within the values.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().add(first + i).cast()) };
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (values, first, count);
 }
 
 /// From a row of a packed left matrix to the next. Odd in cache lines, so that the rows of a tile do not
@@ -177,14 +214,14 @@ pub(super) const ROW: usize = DEPTH + 16;
 /// Room for packed parts of both matrices, kept by each thread.
 pub(super) struct Scratch {
     pub left: Aligned,
-    pub panel: Aligned,
+    pub right: Aligned,
 }
 
 impl Scratch {
     /// Calls `work` with this thread's scratch room. `work` must not come back here.
     pub(super) fn with<R>(work: impl FnOnce(&mut Self) -> R) -> R {
         thread_local!(static SCRATCH: RefCell<Scratch> =
-            const { RefCell::new(Scratch { left: Aligned(Vec::new()), panel: Aligned(Vec::new()) }) });
+            const { RefCell::new(Scratch { left: Aligned(Vec::new()), right: Aligned(Vec::new()) }) });
         SCRATCH.with_borrow_mut(work)
     }
 }
@@ -239,8 +276,7 @@ pub(super) fn left<'a>(
     most: usize,
 ) -> Tiles<'a> {
     let rows = a.rows;
-    // Copies of whole vectors may write past the last value of a tile.
-    room.reserve(rows * ROW + 16);
+    room.reserve(rows * ROW);
     let target = room.values_mut();
     let from = &a.data[start * a.col_stride..];
     let order = if a.col_stride != 1 && a.row_stride == 1 { Order::Steps } else { Order::Rows };
@@ -256,25 +292,19 @@ pub(super) fn left<'a>(
                 target[..steps].iter_mut().enumerate().for_each(|(step, value)| *value = from[step * a.col_stride]);
             }
         }
-        Order::Steps => {
-            let count = rows.div_ceil(most);
-            for tile in 0..count {
-                let (begin, end) = (tile * rows / count, (tile + 1) * rows / count);
-                let (from, to) = (&from[begin..], &mut target[begin * steps..]);
-                level.run(CopySteps { from, stride: a.col_stride, to, size: end - begin, steps });
-            }
-        }
+        Order::Steps => level.run(CopySteps { from, stride: a.col_stride, to: target, rows, steps, most }),
     }
     Tiles { values: room.values(), rows, steps, most, order }
 }
 
-/// Copies `steps` pieces of `size` values next to each other; may write up to sixteen values further.
+/// Copies columns that lie contiguously as tiles.
 struct CopySteps<'a> {
     from: &'a [f32],
     stride: usize,
     to: &'a mut [f32],
-    size: usize,
+    rows: usize,
     steps: usize,
+    most: usize,
 }
 
 impl WithSimd for CopySteps<'_> {
@@ -282,14 +312,31 @@ impl WithSimd for CopySteps<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let Self { from, stride, to, size, steps } = self;
+        if self.most <= 8 { self.by::<8>() } else { self.by::<16>() }
+    }
+}
+
+impl CopySteps<'_> {
+    /// Copies `WIDTH` values for each step of a tile, at least as many as it has rows: the next steps overwrite the
+    /// surplus. Only the end of a tile, where the next one begins, and that of the matrix need care.
+    #[inline(always)]
+    fn by<const WIDTH: usize>(self) {
+        let Self { from, stride, to, rows, steps, most } = self;
+        let count = rows.div_ceil(most);
         for step in 0..steps {
-            let (from, to) = (&from[step * stride..], &mut to[step * size..]);
-            // A whole vector, whose surplus the next piece overwrites, where both sides have room for it.
-            if size <= 16 && from.len() >= 16 && to.len() >= 16 {
-                to[..16].copy_from_slice(&from[..16]);
-            } else {
-                to[..size].copy_from_slice(&from[..size]);
+            prefetch(from, (step + AHEAD) * stride, rows);
+            let from = &from[step * stride..];
+            let (mut begin, mut tile) = (0, 0);
+            while begin < rows {
+                tile += 1;
+                let end = tile * rows / count;
+                let size = end - begin;
+                let (from, to) = (&from[begin..], &mut to[begin * steps + step * size..]);
+                match (from.first_chunk::<WIDTH>(), to.first_chunk_mut::<WIDTH>()) {
+                    (Some(from), Some(to)) if step * size + WIDTH <= steps * size => *to = *from,
+                    _ => to[..size].copy_from_slice(&from[..size]),
+                }
+                begin = end;
             }
         }
     }

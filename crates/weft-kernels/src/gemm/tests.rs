@@ -70,13 +70,34 @@ fn a_row_does_not_depend_on_the_others() {
             let first = (count * 37) % (rows - count + 1);
             let mut some = vec![0.0; count * cols];
             multiply(level, Matrix::new(&a[first * inner..], count, inner), &packed, &mut some, cols, false);
-            assert_eq!(some, whole[first * cols..][..count * cols], "{} {count}", level.name());
+            assert!(some == whole[first * cols..][..count * cols], "{} {count}", level.name());
         }
         // Nor on how the left matrix lies.
         let turned: Vec<f32> = (0..rows * inner).map(|i| a[i % rows * inner + i / rows]).collect();
         let mut same = vec![0.0; rows * cols];
         multiply(level, Matrix::new(&turned, inner, rows).transposed(), &packed, &mut same, cols, false);
-        assert_eq!(same, whole);
+        assert!(same == whole, "{}", level.name());
+    }
+}
+
+#[test]
+fn a_few_rows_have_the_bits_of_many() {
+    for rows in 1..7 {
+        for cols in [1, 31, 32, 128, 300, 1000] {
+            let inner = 301;
+            let (a, b) = (normal(1, rows * inner), normal(2, inner * cols));
+            for (left, right) in [(false, false), (true, false), (false, true)] {
+                let (a, b) = (view(&a, rows, inner, left), view(&b, inner, cols, right));
+                for level in Level::available() {
+                    let mut expected = packed_product(level, a, b);
+                    assert!(new_product(level, a, b) == expected, "{} {rows} {cols}", level.name());
+                    let mut sum = expected.clone();
+                    multiply(level, a, &Packed::new(level, b), &mut expected, cols, true);
+                    product(level, a, b, &mut sum, true);
+                    assert!(sum == expected, "{} {rows} {cols}", level.name());
+                }
+            }
+        }
     }
 }
 
@@ -102,11 +123,27 @@ fn the_number_of_threads_changes_no_bit() {
                             seen.lock().unwrap()[first..][..block.cols].iter_mut().for_each(|count| *count += 1);
                         }
                     });
-                    assert_eq!(again, c);
-                    assert_eq!(side.unwrap(), c);
+                    assert!(again == c);
+                    assert!(side.unwrap() == c);
                 });
-                assert_eq!(c, expected, "{} {rows}x{inner}x{cols} on {threads}", level.name());
+                assert!(c == expected, "{} {rows}x{inner}x{cols} on {threads}", level.name());
                 assert!(seen.into_inner().unwrap().iter().all(|&count| count == 1), "each part is finished once");
+            }
+        }
+    }
+}
+
+#[test]
+fn however_the_left_matrix_lies_the_bits_are_the_same() {
+    for rows in 1..40 {
+        for inner in [1, 2, 3, 15, 16, 17, 256, 257] {
+            let (a, b, cols) = (normal(1, rows * inner), normal(2, inner * 5), 5);
+            let turned: Vec<f32> = (0..rows * inner).map(|i| a[i % rows * inner + i / rows]).collect();
+            let b = Matrix::new(&b, inner, cols);
+            for level in Level::available() {
+                let expected = packed_product(level, Matrix::new(&a, rows, inner), b);
+                let turned = packed_product(level, Matrix::new(&turned, inner, rows).transposed(), b);
+                assert!(turned == expected, "{} {rows}x{inner}", level.name());
             }
         }
     }
@@ -121,57 +158,6 @@ fn not_a_number_stays_in_its_row_and_column() {
         let c = packed_product(level, Matrix::new(&a, 20, 9), Matrix::new(&b, 9, 40));
         for (i, x) in c.iter().enumerate() {
             assert_eq!(x.is_nan(), i / 40 == 3 || i % 40 == 33, "{} {i}", level.name());
-        }
-    }
-}
-
-/// Rates of one thread and of all; run by name, with `--nocapture`.
-#[test]
-#[ignore = "a measurement, not a check"]
-fn rate() {
-    let sizes = [
-        (1008, 256, 1024),
-        (1008, 1024, 256),
-        (112, 256, 768),
-        (256, 32, 256),
-        (256, 256, 32),
-        (4096, 256, 768),
-        (4096, 256, 1024),
-        (4096, 1024, 256),
-        (256, 4096, 768),
-        (1024, 4096, 256),
-        (64, 512, 2048),
-        (4, 256, 1024),
-        (1, 256, 1024),
-    ];
-    for (rows, inner, cols) in sizes {
-        let (a, b) = (normal(1, rows * inner), normal(2, inner * cols));
-        let mut c = vec![0.0; rows * cols];
-        let (turned, upright) = (Matrix::new(&b, cols, inner).transposed(), Matrix::new(&b, inner, cols));
-        let (left, left_turned) = (Matrix::new(&a, rows, inner), Matrix::new(&a, inner, rows).transposed());
-        let operations = 2.0 * (rows * inner * cols) as f64;
-        for level in Level::available().into_iter().skip(1) {
-            let packed = Packed::new(level, upright);
-            let mut rate = |work: &mut dyn FnMut(&mut [f32])| {
-                let mut best = f64::INFINITY;
-                for _ in 0..(4e9 / operations).clamp(5.0, 1000.0) as usize {
-                    let start = std::time::Instant::now();
-                    work(&mut c);
-                    best = best.min(start.elapsed().as_secs_f64());
-                }
-                operations / best * 1e-9
-            };
-            let one = rate(&mut |c| multiply(level, left, &packed, c, cols, false));
-            let rates: Vec<String> = [(left, upright), (left, turned), (left_turned, upright)]
-                .map(|(a, b)| format!("{:6.1}", rate(&mut |c| super::product(level, a, b, c, false))))
-                .to_vec();
-            println!(
-                "{:7} {rows}x{inner}x{cols}: packed, one thread {one:6.1}; all threads: a b {}, a b' {}, a' b {} GFLOP/s",
-                level.name(),
-                rates[0],
-                rates[1],
-                rates[2]
-            );
         }
     }
 }

@@ -7,7 +7,7 @@ mod translate;
 use burn::Tensor;
 use burn::tensor::{Device, Int, TensorData};
 
-pub(crate) use cache::KeyValueCache;
+pub(crate) use cache::{KeyValueCache, select_rows};
 pub use generate::{Generation, generate};
 pub use translate::{translate, translate_batch};
 

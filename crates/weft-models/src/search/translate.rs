@@ -1,7 +1,6 @@
 //! Beam search over many sentences side by side.
 
 use burn::Tensor;
-use burn::module::Module;
 use weft_decode::{BeamConfig, BeamSearch, DecodeError, Hypothesis};
 
 use crate::{Sequences, Translator};

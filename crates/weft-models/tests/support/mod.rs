@@ -119,7 +119,7 @@ pub fn check_translator<M: Translator>(case: &str) {
     }
 
     let tokens = target_out.tokens() as f32;
-    let loss = model.loss(&source, &target_in, &target_out, 0.1, &mut Noise::NONE);
+    let loss = model.loss(&source, &target_in, &target_out, 0.1, &mut Noise::none());
     recording.assert_close("loss", "loss", &[values(loss.clone())[0] / tokens], |_| true);
     let gradients = loss.backward();
     recording.assert_gradients::<M>(&named_gradients(&model, &gradients), tokens);
@@ -174,7 +174,7 @@ pub fn check_language_model<M: LanguageModel>(case: &str) {
         to.iter_mut().zip(row).for_each(|(to, &id)| *to = id as i32);
     }
     let targets: Tensor<2, Int> = Tensor::from_data(TensorData::new(padded, [rows.len(), time]), &device);
-    let loss = model.loss(ids, targets, &mut Noise::NONE);
+    let loss = model.loss(ids, targets, &mut Noise::none());
     recording.assert_close("loss", "loss", &[values(loss.clone())[0] / tokens as f32], |_| true);
     let gradients = loss.backward();
     recording.assert_gradients::<M>(&named_gradients(&model, &gradients), tokens as f32);

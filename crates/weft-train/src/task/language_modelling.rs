@@ -61,7 +61,7 @@ impl<M: LanguageModel> Task<M> for LanguageModelling {
     fn validation_loss(&self, model: &M, device: &Device) -> Result<(f64, usize), TrainError> {
         let stream = &self.data.validation;
         let windows = sequential_windows(stream.len(), self.window, self.window)?;
-        let (mut sum, mut tokens, mut noise) = (0.0, 0, Noise::NONE);
+        let (mut sum, mut tokens, mut noise) = (0.0, 0, Noise::none());
         for windows in windows.chunks(VALIDATION_ROWS) {
             let starts: Vec<usize> = windows.iter().map(|window| window.start).collect();
             let time = windows[0].length;

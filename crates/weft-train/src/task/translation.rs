@@ -100,7 +100,7 @@ impl<M: Translator> Task<M> for Translating {
 
     fn validation_loss(&self, model: &M, device: &Device) -> Result<(f64, usize), TrainError> {
         let batching = BatchConfig { max_tokens: VALIDATION_TOKENS, ..BatchConfig::default() };
-        let (mut sum, mut tokens, mut noise) = (0.0, 0, Noise::NONE);
+        let (mut sum, mut tokens, mut noise) = (0.0, 0, Noise::none());
         for indices in sorted_batches(&lengths(&self.data.validation), batching) {
             let (loss, count) = self.batch_loss(model, &self.data.validation, &indices, 0.0, &mut noise, device);
             sum += scalar(&loss);

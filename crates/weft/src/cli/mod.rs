@@ -13,7 +13,7 @@ pub(crate) use evaluate::EvaluateArgs;
 pub(crate) use generate::GenerateArgs;
 pub(crate) use inspect::InspectArgs;
 pub(crate) use quickstart::QuickstartArgs;
-pub(crate) use train::{AverageArgs, TrainArgs};
+pub(crate) use train::{ArchitectureName, AverageArgs, TokenizerName, TrainArgs};
 pub(crate) use translate::{BeamArgs, TranslateArgs};
 
 /// Train and use sequence models on your own text: translators and language models, from recurrent networks with

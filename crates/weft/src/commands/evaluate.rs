@@ -114,8 +114,9 @@ fn check_lengths(path: &Path, wanted: usize, references: &[std::path::PathBuf]) 
         let found = lines_of(reference)?.len();
         if found != wanted {
             let (path, reference) = (path.display(), reference.display());
-            return Err(Error::new(format!("{path} has {wanted} lines, {reference} has {found}"))
-                .hint("line n of one file must belong to line n of the other: check for lost, added or wrapped lines"));
+            return Err(Error::new(format!("{path} has {wanted} lines, {reference} has {found}")).hint(
+                "line n of one file must belong to line n of the other: check for lost, added or wrapped lines",
+            ));
         }
     }
     Ok(())

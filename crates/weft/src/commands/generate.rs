@@ -7,10 +7,10 @@ use weft_decode::{Sampler, SamplingConfig};
 use weft_models::search::Generation;
 
 use crate::cli::GenerateArgs;
+use crate::device;
 use crate::error::{Error, Result};
 use crate::model::open_language_model;
 use crate::output::{Output, say};
-use crate::device;
 
 /// Continues the prompt and prints text as it becomes whole.
 pub(crate) fn run(args: &GenerateArgs) -> Result {

@@ -3,6 +3,7 @@
 mod evaluate;
 mod generate;
 mod inspect;
+mod train;
 mod translate;
 
 use crate::cli::{Cli, Command};
@@ -14,6 +15,9 @@ use crate::error::Result;
 /// Whatever stops the command.
 pub(crate) fn run(cli: Cli) -> Result {
     match cli.command {
+        Command::Quickstart(args) => crate::quickstart::run(&args),
+        Command::Train(args) => train::run(&args),
+        Command::Average(args) => train::run_average(&args),
         Command::Translate(args) => translate::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),

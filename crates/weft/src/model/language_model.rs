@@ -43,7 +43,7 @@ impl<M: LanguageModel> Continues for M {
     fn loss(&self, inputs: Vec<i32>, targets: Vec<i32>, rows: usize, time: usize) -> f64 {
         let device = device_of(self);
         let tensor = |ids: Vec<i32>| Tensor::<2, Int>::from_data(TensorData::new(ids, [rows, time]), &device);
-        let loss = LanguageModel::loss(self, tensor(inputs), tensor(targets), &mut Noise::NONE);
+        let loss = LanguageModel::loss(self, tensor(inputs), tensor(targets), &mut Noise::none());
         let values: Vec<f32> = loss.into_data().try_to_vec().expect("a loss is f32");
         values.iter().copied().map(f64::from).sum()
     }

@@ -6,7 +6,7 @@ mod translator;
 
 pub(crate) use language_model::{Continues, TextModel};
 pub(crate) use open::{Model, folder_of, open, open_language_model, open_translator};
-pub(crate) use translator::{TranslationModel, Translates};
+pub(crate) use translator::{Translates, TranslationModel};
 
 use burn::tensor::Device;
 use weft_models::{Architecture, named_parameters};

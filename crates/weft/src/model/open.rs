@@ -11,7 +11,7 @@ use weft_models::transformer::Transformer;
 use weft_models::{Architecture, CheckpointError};
 use weft_text::Tokenizer;
 
-use super::{Continues, TextModel, TranslationModel, Translates};
+use super::{Continues, TextModel, Translates, TranslationModel};
 use crate::error::{Error, Result};
 
 /// The tokenizer of both sides, or of the target.
@@ -52,7 +52,8 @@ pub(crate) fn folder_of(path: &Path) -> Result<PathBuf> {
     } else {
         Error::new(format!("{shown} holds no model: there is no {} in it", checkpoint::CONFIG_FILE))
     };
-    Err(error.hint("a model is a folder with config.json, model.safetensors and tokenizer.json, or a run of `weft train`"))
+    Err(error
+        .hint("a model is a folder with config.json, model.safetensors and tokenizer.json, or a run of `weft train`"))
 }
 
 /// Opens the model of a folder or a run.
@@ -116,7 +117,9 @@ pub(crate) fn open_language_model(path: &Path, device: &Device) -> Result<TextMo
     match open(path, device)? {
         Model::LanguageModel(model) => Ok(model),
         Model::Translator(_) => Err(Error::new(format!("{} is a translator, not a language model", path.display()))
-            .hint("`weft translate` translates with it, `weft evaluate MODEL --source FILE --reference FILE` measures it")),
+            .hint(
+                "`weft translate` translates with it, `weft evaluate MODEL --source FILE --reference FILE` measures it",
+            )),
     }
 }
 

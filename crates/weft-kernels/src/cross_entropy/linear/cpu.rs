@@ -14,9 +14,9 @@ use crate::simd::Level;
 /// the weight does, and often enough that adding to the weight's gradient costs little beside the products.
 const CHUNK_ROWS: usize = 448;
 
-/// Rows of a part: at most 56, of whose logits the second-level cache holds most until they are used again; at
-/// least 14, below which the products slow down.
-const MOST_ROWS: usize = 56;
+/// Rows of a part: at most 112, whose packed weight then passes by seldom enough and which leaves two threads
+/// something to share; at least 14, below which the products slow down.
+const MOST_ROWS: usize = 112;
 const LEAST_ROWS: usize = 14;
 
 /// Columns of the bias' gradient that one task adds up, and elements that one task scales.

@@ -10,10 +10,10 @@ use weft_models::checkpoint;
 use weft_text::Tokenizer;
 
 use crate::cli::{DeviceName, InspectArgs};
+use crate::device;
 use crate::error::{Error, Result};
 use crate::model::{Model, folder_of, open};
 use crate::output::Output;
-use crate::device;
 
 pub(crate) use parameters::grouped;
 

@@ -13,128 +13,23 @@
 //! alternating, a permutation of the axis. Our own key `normalize_before` moves layer normalisation before each
 //! sub-layer (pre-norm), with one more at the end of each stack; Marian's layout does not know it.
 
+mod config;
+
 use burn::Tensor;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, TensorData};
-use serde::{Deserialize, Serialize};
 use weft_kernels::attention::{AttentionOptions, attention_weights, cross_attention, self_attention};
 use weft_kernels::cross_entropy::cross_entropy;
 use weft_kernels::dropout::Dropout;
 use weft_kernels::embedding::{EmbeddingOptions, embedding};
 use weft_kernels::linear::{Activation, Epilogue, WeightLayout, linear};
 
-use crate::config::{ConfigError, divides, one_of, positive, probability};
+use crate::config::ConfigError;
 use crate::initialise::Initialiser;
 use crate::layers::{Embedding, LayerNorm, Linear, Noise};
 use crate::search::{KeyValueCache, select_rows, token_column};
 use crate::{Architecture, Sequences, Translator};
-
-/// `config.json`, in the words of Hugging Face's `MarianConfig`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct TransformerConfig {
-    /// Entries of the source vocabulary.
-    pub vocab_size: usize,
-    /// Entries of the target vocabulary; the same as `vocab_size` when the embeddings are shared.
-    pub decoder_vocab_size: Option<usize>,
-    /// Width of the residual stream.
-    #[serde(rename = "d_model")]
-    pub hidden_size: usize,
-    /// Blocks of the encoder.
-    #[serde(rename = "encoder_layers")]
-    pub num_encoder_layers: usize,
-    /// Blocks of the decoder.
-    #[serde(rename = "decoder_layers")]
-    pub num_decoder_layers: usize,
-    /// Attention heads of the encoder.
-    #[serde(rename = "encoder_attention_heads")]
-    pub num_encoder_heads: usize,
-    /// Attention heads of the decoder.
-    #[serde(rename = "decoder_attention_heads")]
-    pub num_decoder_heads: usize,
-    /// Feed-forward width of the encoder.
-    #[serde(rename = "encoder_ffn_dim")]
-    pub encoder_intermediate_size: usize,
-    /// Feed-forward width of the decoder.
-    #[serde(rename = "decoder_ffn_dim")]
-    pub decoder_intermediate_size: usize,
-    /// `relu`, the paper's.
-    pub activation_function: String,
-    /// On each sub-layer's result and on the embeddings.
-    pub dropout: f64,
-    /// On attention probabilities.
-    pub attention_dropout: f64,
-    /// Inside the feed-forward layer.
-    pub activation_dropout: f64,
-    /// The longest sentence, end token included.
-    #[serde(rename = "max_position_embeddings")]
-    pub max_positions: usize,
-    /// Whether embeddings are multiplied by the square root of the width.
-    pub scale_embedding: bool,
-    /// One table for source and target (with `tie_word_embeddings`: three-way tying).
-    pub share_encoder_decoder_embeddings: bool,
-    /// Whether the output matrix is the target's embedding table (two-way tying).
-    pub tie_word_embeddings: bool,
-    /// Layer normalisation before each sub-layer instead of after it.
-    pub normalize_before: bool,
-    /// Fills batches.
-    pub pad_token_id: u32,
-    /// Ends every sentence.
-    pub eos_token_id: u32,
-    /// Starts every target.
-    pub decoder_start_token_id: u32,
-}
-
-impl Default for TransformerConfig {
-    fn default() -> Self {
-        Self::preset("base", 37_000).expect("a preset")
-    }
-}
-
-impl TransformerConfig {
-    /// The names of the presets.
-    pub const PRESETS: [&'static str; 4] = ["tiny", "small", "base", "big"];
-
-    /// A model of a well-known size: `tiny` and `small` for corpora of some ten thousand sentences, `base` and `big`
-    /// as in the paper's table 3. Vocabulary shared by both languages, embeddings tied three ways.
-    pub fn preset(name: &str, vocab_size: usize) -> Option<Self> {
-        let (hidden_size, layers, heads, inner, dropout) = match name {
-            "tiny" => (128, 3, 4, 512, 0.1),
-            "small" => (256, 3, 4, 1024, 0.1),
-            "base" => (512, 6, 8, 2048, 0.1),
-            "big" => (1024, 6, 16, 4096, 0.3),
-            _ => return None,
-        };
-        Some(Self {
-            vocab_size,
-            decoder_vocab_size: None,
-            hidden_size,
-            num_encoder_layers: layers,
-            num_decoder_layers: layers,
-            num_encoder_heads: heads,
-            num_decoder_heads: heads,
-            encoder_intermediate_size: inner,
-            decoder_intermediate_size: inner,
-            activation_function: "relu".into(),
-            dropout,
-            attention_dropout: 0.0,
-            activation_dropout: 0.0,
-            max_positions: 512,
-            scale_embedding: true,
-            share_encoder_decoder_embeddings: true,
-            tie_word_embeddings: true,
-            normalize_before: false,
-            pad_token_id: 0,
-            eos_token_id: 3,
-            decoder_start_token_id: 2,
-        })
-    }
-
-    /// Entries of the target vocabulary.
-    pub fn target_vocab_size(&self) -> usize {
-        self.decoder_vocab_size.unwrap_or(self.vocab_size)
-    }
-}
+pub use config::TransformerConfig;
 
 /// The model.
 #[derive(Module, Debug)]
@@ -315,8 +210,16 @@ impl Transformer {
         AttentionOptions { num_heads: self.config.num_decoder_heads, causal, dropout }
     }
 
-    /// The decoder over whole targets: `[batch, target_time, hidden]`, and what the last layer's queries were.
-    fn decode_with(&self, memory: &Tensor<3>, source: &Sequences, target: &Sequences, noise: &mut Noise) -> Tensor<3> {
+    /// The decoder over whole targets: `[batch, target_time, hidden]`. `watch` sees what each layer's attention to the
+    /// source is made of: its queries, and its keys and values.
+    fn decode_with(
+        &self,
+        memory: &Tensor<3>,
+        source: &Sequences,
+        target: &Sequences,
+        noise: &mut Noise,
+        mut watch: impl FnMut(&Tensor<3>, &Tensor<3>),
+    ) -> Tensor<3> {
         let config = &self.config;
         let mut x = self.embed(self.target_table(), target.ids.clone(), 0, noise.dropout(config.dropout));
         for layer in &self.model.decoder.layers {
@@ -330,6 +233,7 @@ impl Transformer {
                 |packed| self_attention(packed, Some(&target.lengths), &of_self),
                 |query| {
                     let keys_values = layer.encoder_attn.kv_proj.forward(memory.clone());
+                    watch(&query, &keys_values);
                     let lengths = (Some(&target.lengths[..]), Some(&source.lengths[..]));
                     cross_attention(query, keys_values, lengths.0, lengths.1, &of_source)
                 },
@@ -373,34 +277,7 @@ impl Architecture for Transformer {
     }
 
     fn check(config: &TransformerConfig) -> Result<(), ConfigError> {
-        positive("vocab_size", config.vocab_size)?;
-        positive("decoder_vocab_size", config.target_vocab_size())?;
-        positive("encoder_layers", config.num_encoder_layers)?;
-        positive("decoder_layers", config.num_decoder_layers)?;
-        positive("encoder_ffn_dim", config.encoder_intermediate_size)?;
-        positive("decoder_ffn_dim", config.decoder_intermediate_size)?;
-        positive("max_position_embeddings", config.max_positions)?;
-        divides("encoder_attention_heads", config.num_encoder_heads, "d_model", config.hidden_size)?;
-        divides("decoder_attention_heads", config.num_decoder_heads, "d_model", config.hidden_size)?;
-        one_of("activation_function", &config.activation_function, &["relu"], "\"relu\"")?;
-        if config.share_encoder_decoder_embeddings && config.target_vocab_size() != config.vocab_size {
-            let found = config.target_vocab_size().to_string();
-            let wanted = "equal to `vocab_size` when the embeddings are shared";
-            return Err(ConfigError::Range { field: "decoder_vocab_size", found, wanted });
-        }
-        for id in [config.pad_token_id, config.eos_token_id, config.decoder_start_token_id] {
-            if id as usize >= config.target_vocab_size() {
-                let wanted = "below the size of the vocabulary";
-                return Err(ConfigError::Range {
-                    field: "pad/eos/decoder_start_token_id",
-                    found: id.to_string(),
-                    wanted,
-                });
-            }
-        }
-        probability("dropout", config.dropout)?;
-        probability("attention_dropout", config.attention_dropout)?;
-        probability("activation_dropout", config.activation_dropout)
+        config.check()
     }
 
     /// Glorot-uniform matrices, as the paper's authors' code; embeddings normal with deviation 1 / sqrt(hidden), so
@@ -485,7 +362,7 @@ impl Translator for Transformer {
         noise: &mut Noise,
     ) -> Tensor<1> {
         let memory = self.encode_with(source, noise);
-        let logits = self.logits(self.decode_with(&memory, source, target_in, noise));
+        let logits = self.logits(self.decode_with(&memory, source, target_in, noise, |_, _| ()));
         let [batch, time, vocab] = logits.dims();
         let targets = target_out.ids.clone().reshape([batch * time]);
         let ignore = Some(self.config.pad_token_id as i32);
@@ -494,14 +371,20 @@ impl Translator for Transformer {
 
     /// The alignment is the last layer's attention to the source, the mean over its heads.
     fn forward(&self, source: &Sequences, target_in: &Sequences) -> (Tensor<3>, Option<Tensor<3>>) {
-        let memory = self.encode_with(source, &mut Noise::NONE);
-        let x = self.decode_with(&memory, source, target_in, &mut Noise::NONE);
-        let alignment = self.alignment(&memory, source, target_in);
+        let memory = self.encode_with(source, &mut Noise::none());
+        let mut last = None;
+        let watch = |query: &Tensor<3>, keys_values: &Tensor<3>| last = Some((query.clone(), keys_values.clone()));
+        let x = self.decode_with(&memory, source, target_in, &mut Noise::none(), watch);
+        let alignment = last.map(|(query, keys_values)| {
+            let keys = keys_values.narrow(2, 0, self.config.hidden_size);
+            let heads = self.heads(false, &mut Noise::none());
+            attention_weights(query, keys, Some(&source.lengths), &heads).mean_dim(1).squeeze_dim(1)
+        });
         (self.logits(x), alignment)
     }
 
     fn encode(&self, source: &Sequences, width: usize) -> TransformerState {
-        let memory = self.encode_with(source, &mut Noise::NONE);
+        let memory = self.encode_with(source, &mut Noise::none());
         let layers = &self.model.decoder.layers;
         let sources = layers.iter().map(|layer| layer.encoder_attn.kv_proj.forward(memory.clone())).collect();
         let cache = KeyValueCache::new(source.batch() * width, self.config.hidden_size, &memory.device());
@@ -513,7 +396,7 @@ impl Translator for Transformer {
         let table = self.target_table();
         let ids = token_column(tokens, &table.device());
         let mut x = self.embed(table, ids, state.position, Dropout::NONE);
-        let (of_self, of_source) = (self.heads(true, &mut Noise::NONE), self.heads(false, &mut Noise::NONE));
+        let (of_self, of_source) = (self.heads(true, &mut Noise::none()), self.heads(false, &mut Noise::none()));
         let (rows, width) = (tokens.len(), state.width);
         let layers = self.model.decoder.layers.iter().zip(&mut state.caches).zip(&state.sources);
         for ((layer, cache), keys_values) in layers {
@@ -556,31 +439,6 @@ impl Translator for Transformer {
 
     fn max_source_length(&self) -> Option<usize> {
         Some(self.config.max_positions)
-    }
-}
-
-impl Transformer {
-    /// The last layer's attention to the source, `[batch, target_time, source_time]`.
-    fn alignment(&self, memory: &Tensor<3>, source: &Sequences, target: &Sequences) -> Option<Tensor<3>> {
-        let before = self.config.normalize_before;
-        let (of_self, of_source) = (self.heads(true, &mut Noise::NONE), self.heads(false, &mut Noise::NONE));
-        let mut x = self.embed(self.target_table(), target.ids.clone(), 0, Dropout::NONE);
-        let mut weights = None;
-        for layer in &self.model.decoder.layers {
-            let keys_values = layer.encoder_attn.kv_proj.forward(memory.clone());
-            let key = keys_values.clone().narrow(2, 0, self.config.hidden_size);
-            x = layer.forward(
-                x,
-                before,
-                [Dropout::NONE; 4],
-                |packed| self_attention(packed, Some(&target.lengths), &of_self),
-                |query| {
-                    weights = Some(attention_weights(query.clone(), key, Some(&source.lengths), &of_source));
-                    cross_attention(query, keys_values, Some(&target.lengths), Some(&source.lengths), &of_source)
-                },
-            );
-        }
-        weights.map(|weights| weights.mean_dim(1).squeeze_dim(1))
     }
 }
 
