@@ -3,7 +3,8 @@
 mod support;
 
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::Tensor;
 use burn::tensor::Device;
@@ -13,8 +14,8 @@ use weft_models::transformer::{Transformer, TransformerConfig};
 use weft_models::{Architecture, Noise, Sequences, Translator, named_parameters};
 use weft_text::Tokenizer;
 use weft_train::{
-    Buildable, DataHashes, GradientSum, LanguageModelling, Optimizer, OptimizerSettings, RunFolder, Task, TextData,
-    TrainError, Trainer, Translations,
+    Buildable, DataHashes, GradientSum, LanguageModelling, Optimizer, OptimizerSettings, Outcome, RunFolder, Task,
+    TextData, TrainError, Trainer, Translations,
 };
 
 const SETTINGS: OptimizerSettings =
@@ -108,10 +109,12 @@ fn clipping_bounds_the_step_and_decay_spares_vectors() {
 }
 
 /// What a task can be made to do wrong.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone)]
 enum Fault {
     Loss,
     Gradient,
+    /// Somebody presses Ctrl-C meanwhile.
+    Stop(Arc<AtomicBool>),
 }
 
 /// A task that goes wrong at one micro-batch.
@@ -134,9 +137,13 @@ impl Task<Gpt> for Faulty {
         device: &Device,
     ) -> Result<(Tensor<1>, usize), TrainError> {
         let (loss, tokens) = self.task.loss(model, position, noise, device)?;
-        let loss = match self.fault {
+        let loss = match &self.fault {
             _ if position != self.at => loss,
             Fault::Loss => loss.mul_scalar(f32::INFINITY),
+            Fault::Stop(stop) => {
+                stop.store(true, Ordering::Relaxed);
+                loss
+            }
             // Zero, with a slope that is not finite.
             Fault::Gradient => loss.clone() + (loss.clone() - loss.detach()).abs().sqrt(),
         };
@@ -160,11 +167,11 @@ impl Task<Gpt> for Faulty {
     }
 }
 
-/// A GPT whose task goes wrong at step 6, two steps after a checkpoint.
-fn faulty(folder: &Path, fault: Fault) -> (Trainer<Gpt>, std::path::PathBuf) {
+/// A GPT whose task goes wrong at its sixth micro-batch.
+fn faulty(folder: &Path, fault: Fault, more: &[(&str, &str)]) -> (Trainer<Gpt>, std::path::PathBuf) {
     let train = alphabet_text(folder, "train.txt", 200, 1);
     let validation = alphabet_text(folder, "validation.txt", 20, 2);
-    let config = config("gpt", &train, &validation, &[]);
+    let config = config("gpt", &train, &validation, more);
     let data = TextData::prepare(&config, None).unwrap();
     let model = Gpt::checked_config(&config, &data.tokenizer, None).unwrap();
     let device = Device::flex();
@@ -176,7 +183,7 @@ fn faulty(folder: &Path, fault: Fault) -> (Trainer<Gpt>, std::path::PathBuf) {
 
 fn check_fault(fault: Fault, message: &str) {
     let folder = tempfile::tempdir().unwrap();
-    let (mut trainer, path) = faulty(folder.path(), fault);
+    let (mut trainer, path) = faulty(folder.path(), fault, &[]);
     let error = trainer.run(&AtomicBool::new(false), &mut |_| ()).unwrap_err();
     assert!(error.to_string().starts_with(message), "{error}");
     assert!(error.hint().is_some());
@@ -194,6 +201,24 @@ fn a_loss_that_is_not_finite_stops_the_run() {
 #[test]
 fn a_gradient_that_is_not_finite_is_named() {
     check_fault(Fault::Gradient, "step 6: the gradient of `transformer.wte.weight` is NaN");
+}
+
+/// What is half done is dropped, and done again the same way; a line of metrics over several steps knows those before.
+#[test]
+fn a_step_that_is_interrupted_in_its_middle_is_done_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let more = [("training.accumulate", "4"), ("training.log_interval", "3")];
+    let stop = Arc::new(AtomicBool::new(false));
+    let (mut trainer, path) = faulty(folder.path(), Fault::Stop(stop.clone()), &more);
+    assert_eq!(trainer.run(&stop, &mut |_| ()).unwrap(), Outcome::Interrupted);
+    assert_eq!((trainer.state().step, trainer.state().position), (1, 4));
+    drop(trainer);
+    support::finish(resume(&path).unwrap().0);
+    let whole = folder.path().join("whole");
+    std::fs::create_dir(&whole).unwrap();
+    let (mut trainer, unbroken) = faulty(&whole, Fault::Stop(stop), &more);
+    assert_eq!(trainer.run(&AtomicBool::new(false), &mut |_| ()).unwrap(), Outcome::Finished);
+    assert_eq!(support::trace(&path), support::trace(&unbroken));
 }
 
 #[test]

@@ -20,6 +20,11 @@ pub struct RunState {
     pub position: usize,
     /// Target tokens learned from so far.
     pub tokens: u64,
+    /// The sum of the losses since the last line of training metrics.
+    #[serde(with = "crate::exact")]
+    pub unreported_loss: f64,
+    /// The target tokens of that sum.
+    pub unreported_tokens: u64,
     /// Seconds spent so far, validations included.
     pub seconds: f64,
     /// The best checkpoints, the best first.

@@ -40,24 +40,11 @@ pub struct Trainer<M> {
     metrics: Metrics,
     batches_in_epoch: usize,
     total_steps: Option<u64>,
-    since_record: SinceRecord,
+    /// Tokens and time since the speed was last reported; no part of what a run computes.
+    pace: (u64, Instant),
     started: Instant,
     seconds_before: f64,
     outcome: Option<Outcome>,
-}
-
-/// Sums since the last line of metrics; part of a checkpoint only in that checkpoints begin a new line.
-#[derive(Debug, Clone, Copy)]
-struct SinceRecord {
-    loss: f64,
-    tokens: usize,
-    started: Instant,
-}
-
-impl SinceRecord {
-    fn new() -> Self {
-        Self { loss: 0.0, tokens: 0, started: Instant::now() }
-    }
 }
 
 impl<M: Architecture> Trainer<M> {
@@ -136,7 +123,7 @@ impl<M: Architecture> Trainer<M> {
             metrics,
             batches_in_epoch,
             total_steps,
-            since_record: SinceRecord::new(),
+            pace: (0, Instant::now()),
             started: Instant::now(),
             seconds_before: state.seconds,
             outcome: None,
@@ -186,11 +173,9 @@ impl<M: Architecture> Trainer<M> {
         observer(&Event::Stepped(progress));
         let spent = self.is_spent();
         let is_due = |interval: u64| spent || self.state.step.is_multiple_of(interval);
-        let (logs, validates) =
-            (is_due(self.config.training.log_interval), is_due(self.config.training.validation_interval));
+        let validates = is_due(self.config.training.validation_interval);
         let saves = validates || is_due(self.config.training.checkpoint_interval);
-        // A checkpoint begins a new line, so that a resumed run writes the lines of the unbroken one.
-        if logs || saves {
+        if is_due(self.config.training.log_interval) {
             self.record(progress, observer)?;
         }
         let mut improved = false;
@@ -204,6 +189,7 @@ impl<M: Architecture> Trainer<M> {
             }
             observer(&Event::Saved { path, step: self.state.step });
             self.draw()?;
+            self.pace = (0, Instant::now());
         }
         if spent {
             return self.end(Outcome::Finished, observer);
@@ -288,8 +274,9 @@ impl<M: Architecture> Trainer<M> {
         self.state.step = step;
         self.state.tokens += tokens as u64;
         self.state.seconds = self.seconds_before + self.started.elapsed().as_secs_f64();
-        self.since_record.loss += sum;
-        self.since_record.tokens += tokens;
+        self.state.unreported_loss += sum;
+        self.state.unreported_tokens += tokens as u64;
+        self.pace.0 += tokens as u64;
         Ok(Some(Progress {
             step,
             total_steps: self.total_steps,
@@ -341,15 +328,17 @@ impl<M: Architecture> Trainer<M> {
     }
 
     fn record(&mut self, progress: Progress, observer: Observer<'_>) -> Result<(), TrainError> {
-        let since = std::mem::replace(&mut self.since_record, SinceRecord::new());
+        let (paced, since) = std::mem::replace(&mut self.pace, (0, Instant::now()));
+        let loss = std::mem::take(&mut self.state.unreported_loss);
+        let tokens = std::mem::take(&mut self.state.unreported_tokens);
         let record = TrainingRecord {
             step: progress.step,
             epoch: progress.epoch,
             tokens: self.state.tokens,
-            loss: since.loss / since.tokens.max(1) as f64,
+            loss: loss / tokens.max(1) as f64,
             learning_rate: progress.learning_rate,
             gradient_norm: progress.gradient_norm,
-            tokens_per_second: since.tokens as f64 / since.started.elapsed().as_secs_f64().max(1e-9),
+            tokens_per_second: paced as f64 / since.elapsed().as_secs_f64().max(1e-9),
             seconds: progress.seconds,
         };
         observer(&Event::Trained(record.clone()));

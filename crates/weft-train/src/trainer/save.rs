@@ -72,8 +72,6 @@ impl<M: Architecture> Trainer<M> {
         };
         self.metrics.add(Record::Validation(record.clone()))?;
         observer(&Event::Validated { record, translations: validation.translations });
-        // Validation time is no training time.
-        self.since_record.started = std::time::Instant::now();
         Ok(best)
     }
 
