@@ -14,6 +14,7 @@ use super::{ContextGradient, Results, lanes};
 use crate::simd::Level;
 
 /// The gradients of `gates_x`, `weight`, `bias` and `initial`, from that of the packed result.
+#[expect(clippy::too_many_arguments, reason = "inputs, results and the gradient")]
 pub(crate) fn backward(
     level: Level,
     recurrence: &Recurrence,
