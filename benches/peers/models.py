@@ -15,11 +15,15 @@ def load(checkpoint):
     return json.loads((folder / "config.json").read_text()), load_file(folder / "model.safetensors")
 
 
-def attend(q, k, v, heads, mask=None, is_causal=False, dropout=0.0):
-    """Fused attention over [batch, time, hidden]."""
-    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+def attend(q, k, v, batch, heads, mask=None, is_causal=False, dropout=0.0):
+    """Fused attention over [batch * time, hidden].
+
+    The models keep rows in two dimensions: over three, F.linear returns a view, and a ReLU in place then costs more than it
+    saves.
+    """
+    q, k, v = (x.view(batch, -1, heads, x.shape[-1] // heads).transpose(1, 2) for x in (q, k, v))
     attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal, dropout_p=dropout)
-    return attended.transpose(1, 2).flatten(2)
+    return attended.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
 class Weights(nn.Module):
@@ -39,9 +43,10 @@ class Weights(nn.Module):
 
 
 class Gpt(Weights):
+    TURNED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")  # [in, out] on disk, [out, in] here
+
     def __init__(self, config, tensors, dropout):
-        conv = ("c_attn.weight", "c_proj.weight", "c_fc.weight")  # [in, out] on disk
-        super().__init__({name: tensor.T if name.endswith(conv) else tensor for name, tensor in tensors.items()})
+        super().__init__({name: tensor.T if name.endswith(self.TURNED) else tensor for name, tensor in tensors.items()})
         self.config = config
         self.dropout = dropout
 
@@ -54,16 +59,16 @@ class Gpt(Weights):
     def loss(self, batch, smoothing):
         ids = batch["input_ids"]
         x = F.embedding(ids, self["transformer.wte.weight"]) + self["transformer.wpe.weight"][: ids.shape[1]]
-        x = self.drop(x)
+        x = self.drop(x).flatten(0, 1)
         for layer in range(self.config["n_layer"]):
             at = f"transformer.h.{layer}"
             q, k, v = F.linear(self.norm(x, f"{at}.ln_1"), *self.pair(f"{at}.attn.c_attn")).chunk(3, dim=-1)
-            y = attend(q, k, v, self.config["n_head"], is_causal=True, dropout=self.dropout)
+            y = attend(q, k, v, len(ids), self.config["n_head"], is_causal=True, dropout=self.dropout)
             x = x + self.drop(F.linear(y, *self.pair(f"{at}.attn.c_proj")))
             y = F.linear(self.norm(x, f"{at}.ln_2"), *self.pair(f"{at}.mlp.c_fc"))
             x = x + self.drop(F.linear(F.gelu(y, approximate="tanh"), *self.pair(f"{at}.mlp.c_proj")))
         logits = F.linear(self.norm(x, "transformer.ln_f"), self["transformer.wte.weight"])
-        return F.cross_entropy(logits.flatten(0, 1), batch["target_out"].flatten(), label_smoothing=smoothing)
+        return F.cross_entropy(logits, batch["target_out"].flatten(), label_smoothing=smoothing)
 
 
 class Transformer(Weights):
@@ -71,7 +76,7 @@ class Transformer(Weights):
 
     def __init__(self, config, tensors, dropout):
         tensors = dict(tensors)
-        self_bias = tensors.pop("final_logits_bias")
+        logits_bias = tensors.pop("final_logits_bias")[0]
         for name in [name for name in tensors if ".q_proj." in name]:
             parts = [tensors.pop(name.replace("q_proj", part)) for part in ("q_proj", "k_proj", "v_proj")]
             if "encoder_attn" in name:
@@ -82,7 +87,7 @@ class Transformer(Weights):
         super().__init__(tensors)
         self.config = config
         self.dropout = dropout
-        self.logits_bias = self_bias[0]
+        self.logits_bias = logits_bias if logits_bias.any() else None  # a constant: zeros need not be added
         width = config["d_model"]
         frequency = 10000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
         angle = torch.arange(config["max_position_embeddings"], dtype=torch.float64)[:, None] * frequency
@@ -93,19 +98,19 @@ class Transformer(Weights):
 
     def embed(self, ids):
         x = F.embedding(ids, self["model.shared.weight"]) * math.sqrt(self.config["d_model"])
-        return self.drop(x + self.positions[: ids.shape[1]])
+        return self.drop(x + self.positions[: ids.shape[1]]).flatten(0, 1)
 
     def add_norm(self, x, y, name):
         return F.layer_norm(x + self.drop(y), x.shape[-1:], *self.pair(name), 1e-5)
 
-    def layer(self, x, at, heads, mask=None, is_causal=False, source=None, source_mask=None):
+    def layer(self, x, at, batch, heads, mask=None, is_causal=False, source=None, source_mask=None):
         q, k, v = F.linear(x, *self.pair(f"{at}.self_attn.qkv_proj")).chunk(3, dim=-1)
-        y = attend(q, k, v, heads, mask, is_causal)
+        y = attend(q, k, v, batch, heads, mask, is_causal)
         x = self.add_norm(x, F.linear(y, *self.pair(f"{at}.self_attn.out_proj")), f"{at}.self_attn_layer_norm")
         if source is not None:
             q = F.linear(x, *self.pair(f"{at}.encoder_attn.q_proj"))
             k, v = F.linear(source, *self.pair(f"{at}.encoder_attn.kv_proj")).chunk(2, dim=-1)
-            y = attend(q, k, v, heads, source_mask)
+            y = attend(q, k, v, batch, heads, source_mask)
             x = self.add_norm(x, F.linear(y, *self.pair(f"{at}.encoder_attn.out_proj")), f"{at}.encoder_attn_layer_norm")
         y = F.relu(F.linear(x, *self.pair(f"{at}.fc1")), inplace=True)
         return self.add_norm(x, F.linear(y, *self.pair(f"{at}.fc2")), f"{at}.final_layer_norm")
@@ -127,15 +132,14 @@ class Transformer(Weights):
         return batch
 
     def loss(self, batch, smoothing):
-        config, mask = self.config, batch.get("source_mask")
+        config, mask, rows = self.config, batch.get("source_mask"), len(batch["source_ids"])
         x = self.embed(batch["source_ids"])
         for layer in range(config["encoder_layers"]):
-            x = self.layer(x, f"model.encoder.layers.{layer}", config["encoder_attention_heads"], mask)
+            x = self.layer(x, f"model.encoder.layers.{layer}", rows, config["encoder_attention_heads"], mask)
         y = self.embed(batch["target_in"])
         for layer in range(config["decoder_layers"]):
             at = f"model.decoder.layers.{layer}"
-            y = self.layer(y, at, config["decoder_attention_heads"], None, True, x, mask)
-        y = y.flatten(0, 1)
+            y = self.layer(y, at, rows, config["decoder_attention_heads"], None, True, x, mask)
         if "target_places" in batch:
             y = y.index_select(0, batch["target_places"])
         logits = F.linear(y, self["model.shared.weight"], self.logits_bias)

@@ -112,15 +112,6 @@ impl CellKind {
     }
 }
 
-/// Gates of a cell: the factor between its hidden size and the rows of its weights.
-pub(crate) fn gates(cell: Cell) -> usize {
-    match cell {
-        Cell::Rnn => 1,
-        Cell::Lstm => 4,
-        Cell::Gru { .. } => 3,
-    }
-}
-
 /// One layer in one direction, in torch's layout and gate order.
 #[derive(Module, Debug)]
 pub(crate) struct RecurrentLayer {
@@ -135,7 +126,7 @@ pub(crate) struct RecurrentLayer {
 impl RecurrentLayer {
     /// Uniform within 1 / sqrt(hidden); an LSTM's forget gate starts open.
     pub(crate) fn new(cell: Cell, inputs: usize, hidden: usize, init: &mut Initialiser) -> Self {
-        let rows = gates(cell) * hidden;
+        let rows = cell.gates() * hidden;
         let limit = (hidden as f64).powf(-0.5);
         let bias_ih = match cell {
             Cell::Lstm => init.with_rows([rows], |row| if (hidden..2 * hidden).contains(&row) { 1.0 } else { 0.0 }),

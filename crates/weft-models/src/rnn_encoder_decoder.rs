@@ -19,7 +19,7 @@ use burn::Tensor;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int};
 use serde::{Deserialize, Serialize};
-use weft_kernels::additive_attention::{AdditiveAttention, attentive_recurrence};
+use weft_kernels::additive_attention::{AttentiveInputs, attentive_recurrence};
 use weft_kernels::cross_entropy::cross_entropy;
 use weft_kernels::dropout::dropout;
 use weft_kernels::embedding::{EmbeddingOptions, embedding};
@@ -278,22 +278,18 @@ impl RnnEncoderDecoder {
                     );
                     let gates =
                         linear(x, of_input, WeightLayout::OutIn, Some(layer.bias_ih.val()), Epilogue::default());
-                    let attended = attentive_recurrence(
-                        cell,
-                        gates,
-                        AdditiveAttention {
-                            query: attention.query.weight.val().transpose(),
-                            keys: keys.clone(),
-                            values: memory.annotations.clone(),
-                            score: attention.score.weight.val(),
-                            lengths: &memory.lengths,
-                        },
-                        of_context.transpose(),
+                    let inputs = AttentiveInputs {
+                        gates_x: gates,
+                        query_weight: attention.query.weight.val().transpose(),
+                        keys: keys.clone(),
+                        values: memory.annotations.clone(),
+                        score: attention.score.weight.val(),
+                        context_weight: of_context.transpose(),
                         weight_hh,
-                        Some(bias_hh),
-                        initial,
-                        lengths,
-                    );
+                        bias_hh: Some(bias_hh),
+                        initial: Some(initial),
+                    };
+                    let attended = attentive_recurrence(cell, inputs, Some(&memory.lengths), lengths);
                     context = Some(attended.contexts);
                     weights = Some(attended.weights);
                     (attended.states, attended.last)

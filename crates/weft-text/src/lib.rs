@@ -2,7 +2,7 @@
 //!
 //! ```
 //! use weft_text::{
-//!     BatchConfig, ParallelBatch, ParallelCorpus, ParallelDataset, ParallelFiles, Tokenizer, TokenizerKind, epoch_batches,
+//!     BatchConfig, ParallelBatch, ParallelCorpus, ParallelDataset, ParallelFiles, Side, Tokenizer, TokenizerKind, epoch_batches,
 //! };
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -12,11 +12,7 @@
 //!
 //! // Two files, a TSV, JSON lines or TMX; plain, .gz or .zst.
 //! let corpus = ParallelCorpus::new(ParallelFiles::guess(&[path], None)?);
-//! let texts = corpus.pairs()?.flat_map(|pair| match pair {
-//!     Ok(pair) => vec![Ok(pair.source), Ok(pair.target)],
-//!     Err(error) => vec![Err(error)],
-//! });
-//! let tokenizer = Tokenizer::train(TokenizerKind::Bpe, 400, texts)?;
+//! let tokenizer = Tokenizer::train(TokenizerKind::Bpe, 400, corpus.texts(Side::Both)?)?;
 //!
 //! let dataset = ParallelDataset::build(&corpus, &tokenizer, &tokenizer, 100)?;
 //! assert_eq!((dataset.len(), dataset.skipped.total()), (2, 0));
@@ -38,12 +34,12 @@ mod random;
 mod tokenizer;
 
 pub use batches::{
-    BatchConfig, EvaluationWindow, PaddedRows, ParallelBatch, WindowBatch, epoch_batches, random_windows,
-    sequential_windows, sorted_batches,
+    BatchConfig, EvaluationWindow, PaddedRows, ParallelBatch, WindowBatch, epoch_batches,
+    random_windows, sequential_windows, sorted_batches,
 };
 pub use corpus::{
-    Pair, Pairs, ParallelCorpus, ParallelFiles, Place, SkipReason, SkipReport, TextCorpus, TextFormat, TextPiece,
-    TextPieces, hash_file,
+    Pair, Pairs, ParallelCorpus, ParallelFiles, Place, Side, SkipReason, SkipReport, TextCorpus,
+    TextFormat, TextPiece, TextPieces, hash_file,
 };
 pub use dataset::{ParallelDataset, TextDataset, TokenSequences};
 pub use error::{Cause, PathList, TextError};

@@ -26,15 +26,24 @@ impl Rows {
     }
 }
 
-/// `logits` is `[rows, vocab]`. Panics if a target that counts is not below `vocab`.
-pub(super) fn forward(level: Level, logits: &[f32], vocab: usize, targets: &[i32], options: Options) -> Rows {
-    let counts = |&target: &i32| Some(target) != options.ignore;
-    for (row, target) in targets.iter().enumerate().filter(|(_, target)| counts(target)) {
+/// Whether a row with this target counts.
+pub(super) fn counts(target: i32, options: Options) -> bool {
+    Some(target) != options.ignore
+}
+
+/// Panics if a target that counts is not below `vocab`.
+pub(super) fn check(function: &str, targets: &[i32], vocab: usize, options: Options) {
+    for (row, &target) in targets.iter().enumerate() {
         assert!(
-            (0..vocab as i64).contains(&i64::from(*target)),
-            "cross_entropy: target {target} of row {row} is outside of the vocabulary of {vocab}"
+            !counts(target, options) || (0..vocab as i64).contains(&i64::from(target)),
+            "{function}: target {target} of row {row} is outside of the vocabulary of {vocab}"
         );
     }
+}
+
+/// `logits` is `[rows, vocab]`. Panics if a target that counts is not below `vocab`.
+pub(super) fn forward(level: Level, logits: &[f32], vocab: usize, targets: &[i32], options: Options) -> Rows {
+    check("cross_entropy", targets, vocab, options);
     let rows = targets.len();
     let (mut losses, mut largest, mut reciprocal) = (vec![0.0; rows], vec![0.0; rows], vec![0.0; rows]);
     losses
@@ -44,10 +53,9 @@ pub(super) fn forward(level: Level, logits: &[f32], vocab: usize, targets: &[i32
         .for_each(|(part, (losses, (largest, reciprocal)))| {
             for i in 0..losses.len() {
                 let row = part * ROWS_PER_PART + i;
-                if counts(&targets[row]) {
-                    let logits = &logits[row * vocab..(row + 1) * vocab];
-                    let sums = level.run(Sums { logits, centred_sum: options.label_smoothing > 0.0 });
-                    losses[i] = sums.loss(logits, targets[row] as usize, f64::from(options.label_smoothing));
+                if counts(targets[row], options) {
+                    let sums = RowSums::new(level, &logits[row * vocab..][..vocab], options);
+                    losses[i] = sums.loss(&logits[row * vocab..][..vocab], targets[row] as usize, options);
                     (largest[i], reciprocal[i]) = (sums.largest, 1.0 / sums.powers);
                 }
             }
@@ -56,17 +64,22 @@ pub(super) fn forward(level: Level, logits: &[f32], vocab: usize, targets: &[i32
 }
 
 /// The largest logit of a row, and what is summed over it.
-struct RowSums {
-    largest: f32,
+pub(super) struct RowSums {
+    pub(super) largest: f32,
     /// Of `exp(logit - largest)`.
-    powers: f32,
-    /// Of `logit - largest`; 0 if it was not asked for.
+    pub(super) powers: f32,
+    /// Of `logit - largest`; 0 without label smoothing.
     centred: f32,
 }
 
 impl RowSums {
-    fn loss(&self, logits: &[f32], target: usize, smoothing: f64) -> f64 {
+    pub(super) fn new(level: Level, logits: &[f32], options: Options) -> Self {
+        level.run(Sums { logits, centred_sum: options.label_smoothing > 0.0 })
+    }
+
+    pub(super) fn loss(&self, logits: &[f32], target: usize, options: Options) -> f64 {
         // Everything relative to the largest logit: 1e4 + 0.001 has lost the 0.001.
+        let smoothing = f64::from(options.label_smoothing);
         let mut loss = f64::from(self.powers).ln() - (1.0 - smoothing) * f64::from(logits[target] - self.largest);
         if smoothing > 0.0 {
             loss -= smoothing * f64::from(self.centred) / logits.len() as f64;
@@ -141,25 +154,35 @@ pub(super) struct Gradient<'a> {
 impl Gradient<'_> {
     /// Turns `logits`, `[rows, vocab]`, into their gradient.
     pub(super) fn in_place(&self, logits: &mut [f32]) {
-        let smoothing = self.options.label_smoothing;
         logits.par_chunks_mut((ROWS_PER_PART * self.vocab).max(1)).enumerate().for_each(|(part, logits)| {
             for (i, logits) in logits.chunks_exact_mut(self.vocab).enumerate() {
                 let row = part * ROWS_PER_PART + i;
-                let target = self.targets[row];
-                if Some(target) == self.options.ignore {
+                let (largest, reciprocal) = (self.largest[row], self.reciprocal[row]);
+                if counts(self.targets[row], self.options) {
+                    let target = self.targets[row] as usize;
+                    row_gradient(self.level, logits, target, largest, reciprocal, self.upstream, self.options);
+                } else {
                     logits.fill(0.0);
-                    continue;
                 }
-                self.level.run(Row {
-                    logits,
-                    largest: self.largest[row],
-                    factor: self.reciprocal[row] * self.upstream,
-                    everywhere: self.upstream * smoothing / self.vocab as f32,
-                });
-                logits[target as usize] -= self.upstream * (1.0 - smoothing);
             }
         });
     }
+}
+
+/// Turns the logits of a row into their gradient; `reciprocal` is that of the sum of powers.
+pub(super) fn row_gradient(
+    level: Level,
+    logits: &mut [f32],
+    target: usize,
+    largest: f32,
+    reciprocal: f32,
+    upstream: f32,
+    options: Options,
+) {
+    let smoothing = options.label_smoothing;
+    let everywhere = upstream * smoothing / logits.len() as f32;
+    level.run(Row { logits, largest, factor: reciprocal * upstream, everywhere });
+    logits[target] -= upstream * (1.0 - smoothing);
 }
 
 /// `exp(logit - largest) * factor - everywhere`

@@ -8,6 +8,7 @@
 
 mod backward;
 mod cpu;
+pub mod linear;
 mod portable;
 #[cfg(test)]
 mod reference;

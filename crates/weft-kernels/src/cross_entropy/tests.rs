@@ -3,6 +3,7 @@ use burn_flex::FlexTensor;
 use proptest::prelude::*;
 
 use super::*;
+use crate::in_place::address;
 use crate::testing::{
     assert_as_exact, assert_gradient, devices, finite_differences, normal, tensor as make, values, wide,
 };
@@ -137,6 +138,23 @@ fn gradients_agree_with_finite_differences_on_every_device() {
 }
 
 #[test]
+fn the_gradient_takes_the_place_of_logits_that_nobody_else_holds() {
+    let device = Device::flex().autodiff();
+    let leaf = make(&normal(1, 6 * 50), [6, 50], &device).require_grad();
+    let place = |shared: bool| {
+        // Adding a number hands its gradient on as it is.
+        let logits = leaf.clone() + 1.0;
+        let held = shared.then(|| logits.clone());
+        let before = address(&logits.clone().inner());
+        let gradients = cross_entropy(logits, ints(&[1; 6], &device), 0.1, None).backward();
+        let after = address(&leaf.grad(&gradients).unwrap());
+        drop(held);
+        before == after
+    };
+    assert!(place(false) && !place(true));
+}
+
+#[test]
 fn a_sum_is_its_rows_and_ignored_rows_leak_nothing() {
     let (rows, vocab) = (50, 70);
     let targets = targets(4, rows, vocab);
@@ -189,6 +207,25 @@ fn impossible_tokens_have_no_probability() {
         assert!((loss(2, 0.0) - (1.0f32 + (-1.0f32).exp()).ln()).abs() < 1e-6);
         assert_eq!(loss(1, 0.0), f32::INFINITY);
         assert_eq!(loss(2, 0.1), f32::INFINITY);
+    }
+}
+
+/// Recorded from PyTorch 2.9.1: `CrossEntropyLoss(label_smoothing=0.1, ignore_index=-100, reduction="sum")`.
+#[test]
+fn loss_and_gradient_are_those_of_pytorch() {
+    let logits: Vec<f32> = (0..15).map(|i| ((i * 7) % 11 - 5) as f32 * 0.3).collect();
+    let gradient = [
+        [0.00648238, 0.19625959, 0.045136146, 0.51191276, -0.7597909],
+        [0.0; 5],
+        [0.074775383, -0.89145416, 0.21310981, 0.050211329, 0.5533576],
+    ];
+    for device in devices() {
+        let device = device.autodiff();
+        let x = make(&logits, [3, 5], &device).require_grad();
+        let loss = cross_entropy(x.clone(), ints(&[4, IGNORE, 1], &device), 0.1, Some(IGNORE));
+        let gradients = loss.clone().backward();
+        assert_gradient("loss", &values(loss.inner()), &[5.267_521_4]);
+        assert_gradient("logits", &values(x.grad(&gradients).unwrap()), gradient.as_flattened());
     }
 }
 

@@ -1,11 +1,13 @@
 //! The CPU kernel. The gradient of the table sorts tokens by id, so that every row of the table is one task's
 //! alone and its sum runs in the order of the text, whatever the number of threads.
+#![expect(unsafe_code, reason = "results are written row by row into new memory")]
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::Lookup;
 use crate::Dropout;
+use crate::fresh::{Fresh, zeroed};
 use crate::simd::Level;
 
 /// Rows of the table or of the result that one task takes.
@@ -22,20 +24,22 @@ pub(super) fn forward(
     positions: Option<&[f32]>,
     how: Lookup,
 ) -> Vec<f32> {
-    let mut y = vec![0.0; ids.len() * hidden];
     if hidden == 0 {
-        return y;
+        return Vec::new();
     }
     check(ids, table.len() / hidden);
-    y.par_chunks_mut(ROWS_PER_PART * hidden).enumerate().for_each(|(part, y)| {
-        for (i, y) in y.chunks_exact_mut(hidden).enumerate() {
+    let count = ids.len() * hidden;
+    let mut y = Fresh::new(count);
+    y.room()[..count].par_chunks_mut(ROWS_PER_PART * hidden).enumerate().for_each(|(part, y)| {
+        for (i, y) in zeroed(y).chunks_exact_mut(hidden).enumerate() {
             let token = part * ROWS_PER_PART + i;
             let row = &table[ids[token] as usize * hidden..][..hidden];
             let position = positions.map(|positions| &positions[(how.offset + token % time) * hidden..][..hidden]);
             level.run(Lookups { y, row, position, start: token * hidden, how });
         }
     });
-    y
+    // SAFETY: the parts have covered all values.
+    unsafe { y.filled(count) }
 }
 
 fn check(ids: &[i32], vocab: usize) {

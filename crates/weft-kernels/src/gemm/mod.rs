@@ -15,7 +15,8 @@ mod transpose;
 
 pub(crate) use blocked::multiply;
 pub(crate) use pack::Packed;
-pub(crate) use parallel::{Block, product, product_with};
+pub(crate) use parallel::product;
+pub(crate) use parallel::{Block, new_product, new_product_with};
 
 /// Steps along the inner axis between two visits of the result. A panel of the right matrix of 256 steps of
 /// 32 columns is 32 KiB and stays in the first-level cache while tiles of rows pass by.

@@ -68,7 +68,7 @@ impl Packed {
     }
 
     /// [`Packed::new`] on all threads.
-    pub(super) fn parallel(level: Level, b: Matrix<'_>) -> Self {
+    pub(crate) fn parallel(level: Level, b: Matrix<'_>) -> Self {
         let (mut packed, panels) = Self::empty(level, b);
         let (width, block) = (packed.width, DEPTH * panels * packed.width);
         packed.values.values_mut()[..b.rows * panels * width].par_chunks_mut(block.max(1)).enumerate().for_each(

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::blocked::{self, Right};
 use super::kernel::Shape;
 use super::{Matrix, Packed};
+use crate::fresh::Fresh;
 use crate::simd::Level;
 
 /// From so many rows on, the right matrix is packed once for all; below, packing it panel by panel where it is
@@ -29,20 +30,49 @@ const SERIAL_VALUES: usize = 1 << 16;
 
 /// `c = a b`, or `c += a b` if `accumulate`; `c` is row-major without gaps.
 pub(crate) fn product(level: Level, a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32], accumulate: bool) {
-    product_with(level, a, b, c, accumulate, |_| {});
+    assert_eq!(c.len(), a.rows * b.cols, "gemm: {} x {} results into {} values", a.rows, b.cols, c.len());
+    // SAFETY: `c` has room for the result.
+    unsafe { run(level, a, b, c.as_mut_ptr(), None, accumulate, |_| {}) };
 }
 
-/// [`product`], with each finished part of the result handed to `finish` while it is in the cache.
-pub(crate) fn product_with(
+/// `a b`, row-major.
+pub(crate) fn new_product(level: Level, a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
+    new_product_with(level, a, b, false, |_| {}).0
+}
+
+/// `a b` after `finish` has seen and changed each part of it, while the part is in the cache; and, if `side` is
+/// set, a second result of the same size that `finish` writes beside the first.
+pub(crate) fn new_product_with(
     level: Level,
     a: Matrix<'_>,
     b: Matrix<'_>,
-    c: &mut [f32],
+    side: bool,
+    finish: impl Fn(&mut Block<'_>) + Sync,
+) -> (Vec<f32>, Option<Vec<f32>>) {
+    let count = a.rows * b.cols;
+    let mut values = Fresh::new(count);
+    let mut beside = side.then(|| Fresh::new(count));
+    let to = values.room().as_mut_ptr().cast();
+    let to_side = beside.as_mut().map(|beside| beside.room().as_mut_ptr().cast());
+    // SAFETY: both have room for the result, and `run` writes every value of both.
+    unsafe {
+        run(level, a, b, to, to_side, false, finish);
+        (values.filled(count), beside.map(|beside| beside.filled(count)))
+    }
+}
+
+/// # Safety
+/// `c` and `side` have room for `a.rows * b.cols` values; `c` holds values if `accumulate`.
+unsafe fn run(
+    level: Level,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    c: *mut f32,
+    side: Option<*mut f32>,
     accumulate: bool,
     finish: impl Fn(&mut Block<'_>) + Sync,
 ) {
     let (rows, inner, cols) = (a.rows, a.cols, b.cols);
-    assert_eq!(c.len(), rows * cols, "gemm: {rows} x {cols} results into {} values", c.len());
     if rows == 0 || cols == 0 {
         return;
     }
@@ -64,7 +94,7 @@ pub(crate) fn product_with(
             (row_parts, (4 * threads).div_ceil(row_parts).max(least_cols).min(panels))
         }
     };
-    let target = Pointer(c.as_mut_ptr());
+    let (target, side) = (Pointer(c), side.map(Pointer));
     let part = |index: usize| {
         let (row, col) = (index / col_parts, index % col_parts);
         let (first_row, end_row) = (row * rows / row_parts, (row + 1) * rows / row_parts);
@@ -74,12 +104,18 @@ pub(crate) fn product_with(
         for chunk in 0..chunks {
             let from = |chunk| (first_panel + chunk * (end_panel - first_panel) / chunks) * width;
             let columns = from(chunk)..from(chunk + 1).min(cols);
-            // SAFETY: parts cover disjoint rows and columns within `c`, whose size was asserted above.
+            let first = first_row * cols + columns.start;
+            // SAFETY: parts cover disjoint rows and columns within the room that the caller promises.
             unsafe {
-                let c = target.get().add(first_row * cols + columns.start);
+                let c = target.at(first);
                 blocked::run(level, a, right, columns.clone(), c, cols, accumulate);
+                let side = side.as_ref().map(|side| side.at(first));
+                if let Some(side) = side {
+                    (0..a.rows).for_each(|row| side.add(row * cols).write_bytes(0, columns.len()));
+                }
                 finish(&mut Block {
                     values: c,
+                    side,
                     stride: cols,
                     first_row,
                     rows: a.rows,
@@ -100,6 +136,7 @@ pub(crate) fn product_with(
 /// A finished part of a product: some rows, and of these some columns.
 pub(crate) struct Block<'a> {
     values: *mut f32,
+    side: Option<*mut f32>,
     stride: usize,
     /// The first row, counted in the whole result.
     pub first_row: usize,
@@ -113,12 +150,17 @@ pub(crate) struct Block<'a> {
 }
 
 impl Block<'_> {
-    /// The values of row `row`, counted from the first of the part.
+    /// The values of row `row`, counted from the first of the part, and those beside it.
     #[inline]
-    pub(crate) fn row(&mut self, row: usize) -> &mut [f32] {
+    pub(crate) fn row(&mut self, row: usize) -> (&mut [f32], Option<&mut [f32]>) {
         assert!(row < self.rows);
-        // SAFETY: within the part, which nobody else reads or writes while the block lives.
-        unsafe { std::slice::from_raw_parts_mut(self.values.add(row * self.stride), self.cols) }
+        let (first, cols) = (row * self.stride, self.cols);
+        // SAFETY: within the part, whose values are written and which nobody else reads or writes while the
+        // block lives.
+        unsafe {
+            let part = |values: *mut f32| std::slice::from_raw_parts_mut(values.add(first), cols);
+            (part(self.values), self.side.map(part))
+        }
     }
 }
 
@@ -128,7 +170,10 @@ struct Pointer(*mut f32);
 unsafe impl Sync for Pointer {}
 
 impl Pointer {
-    fn get(&self) -> *mut f32 {
-        self.0
+    /// # Safety
+    /// As for the pointer itself.
+    unsafe fn at(&self, index: usize) -> *mut f32 {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.add(index) }
     }
 }

@@ -92,13 +92,18 @@ fn the_number_of_threads_changes_no_bit() {
                 let seen = std::sync::Mutex::new(vec![0; rows * cols]);
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 pool.install(|| {
-                    product_with(level, a, b, &mut c, false, |block| {
+                    product(level, a, b, &mut c, false);
+                    let (again, side) = new_product_with(level, a, b, true, |block| {
                         for row in 0..block.rows {
-                            assert_eq!(block.row(row).len(), block.cols);
+                            let (values, side) = block.row(row);
+                            side.unwrap().copy_from_slice(values);
+                            assert_eq!(values.len(), block.cols);
                             let first = (block.first_row + row) * cols + block.first_col;
                             seen.lock().unwrap()[first..][..block.cols].iter_mut().for_each(|count| *count += 1);
                         }
                     });
+                    assert_eq!(again, c);
+                    assert_eq!(side.unwrap(), c);
                 });
                 assert_eq!(c, expected, "{} {rows}x{inner}x{cols} on {threads}", level.name());
                 assert!(seen.into_inner().unwrap().iter().all(|&count| count == 1), "each part is finished once");

@@ -17,6 +17,6 @@ mod tests;
 
 pub use input::hash_file;
 pub(crate) use input::hexadecimal;
-pub use parallel::{Pair, Pairs, ParallelCorpus, ParallelFiles};
+pub use parallel::{Pair, Pairs, ParallelCorpus, ParallelFiles, Side};
 pub use skip::{Place, SkipReason, SkipReport};
 pub use text::{TextCorpus, TextFormat, TextPiece, TextPieces};

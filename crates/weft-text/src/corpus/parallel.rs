@@ -55,7 +55,9 @@ impl ParallelFiles {
     pub fn paths(&self) -> Vec<&Path> {
         match self {
             Self::Lines { source, target } => vec![source, target],
-            Self::Tsv { path, .. } | Self::JsonLines { path, .. } | Self::Tmx { path, .. } => vec![path],
+            Self::Tsv { path, .. } | Self::JsonLines { path, .. } | Self::Tmx { path, .. } => {
+                vec![path]
+            }
         }
     }
 
@@ -69,6 +71,17 @@ impl ParallelFiles {
 pub struct ParallelCorpus {
     /// Where its two sides stand.
     pub files: ParallelFiles,
+}
+
+/// Which sentences of a parallel corpus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The source sentences, for a source vocabulary.
+    Source,
+    /// The target sentences, for a target vocabulary.
+    Target,
+    /// Both, in turn, for a shared vocabulary.
+    Both,
 }
 
 /// A sentence and its translation, as they stand in the file.
@@ -99,21 +112,58 @@ impl ParallelCorpus {
                 source: Box::new(LineReader::open(source)?),
                 target: Box::new(LineReader::open(target)?),
             },
-            ParallelFiles::Tsv { path, source_column, target_column } => Reader::Tsv {
+            ParallelFiles::Tsv {
+                path,
+                source_column,
+                target_column,
+            } => Reader::Tsv {
                 lines: Box::new(LineReader::open(path)?),
                 source_column: *source_column,
                 target_column: *target_column,
             },
-            ParallelFiles::JsonLines { path, source_language, target_language } => Reader::Json {
+            ParallelFiles::JsonLines {
+                path,
+                source_language,
+                target_language,
+            } => Reader::Json {
                 lines: Box::new(LineReader::open(path)?),
                 source_language: source_language.clone(),
                 target_language: target_language.clone(),
             },
-            ParallelFiles::Tmx { path, source_language, target_language } => {
-                Reader::Tmx(Box::new(TmxReader::open(path, source_language, target_language)?))
-            }
+            ParallelFiles::Tmx {
+                path,
+                source_language,
+                target_language,
+            } => Reader::Tmx(Box::new(TmxReader::open(
+                path,
+                source_language,
+                target_language,
+            )?)),
         };
-        Ok(Pairs { reader, skipped: SkipReport::default(), state: State::Reading })
+        Ok(Pairs {
+            reader,
+            skipped: SkipReport::default(),
+            state: State::Reading,
+        })
+    }
+
+    /// The sentences of one side or both, for a tokenizer to be trained on.
+    ///
+    /// # Errors
+    /// Like [`ParallelCorpus::pairs`].
+    pub fn texts(
+        &self,
+        side: Side,
+    ) -> Result<impl Iterator<Item = Result<String, TextError>> + use<>, TextError> {
+        Ok(self.pairs()?.flat_map(move |pair| {
+            let [first, second] = match (pair, side) {
+                (Ok(pair), Side::Source) => [Some(Ok(pair.source)), None],
+                (Ok(pair), Side::Target) => [Some(Ok(pair.target)), None],
+                (Ok(pair), Side::Both) => [Some(Ok(pair.source)), Some(Ok(pair.target))],
+                (Err(error), _) => [Some(Err(error)), None],
+            };
+            first.into_iter().chain(second)
+        }))
     }
 
     /// The file that a [`Pair`]'s line counts in.
@@ -135,9 +185,20 @@ pub struct Pairs {
 }
 
 enum Reader {
-    Lines { source: Box<LineReader>, target: Box<LineReader> },
-    Tsv { lines: Box<LineReader>, source_column: usize, target_column: usize },
-    Json { lines: Box<LineReader>, source_language: String, target_language: String },
+    Lines {
+        source: Box<LineReader>,
+        target: Box<LineReader>,
+    },
+    Tsv {
+        lines: Box<LineReader>,
+        source_column: usize,
+        target_column: usize,
+    },
+    Json {
+        lines: Box<LineReader>,
+        source_language: String,
+        target_language: String,
+    },
     Tmx(Box<TmxReader>),
 }
 
@@ -161,7 +222,9 @@ impl Pairs {
         }
         Some(match &self.reader {
             Reader::Lines { source, target } => combined_hash(&[source.digest(), target.digest()]),
-            Reader::Tsv { lines, .. } | Reader::Json { lines, .. } => combined_hash(&[lines.digest()]),
+            Reader::Tsv { lines, .. } | Reader::Json { lines, .. } => {
+                combined_hash(&[lines.digest()])
+            }
             Reader::Tmx(reader) => combined_hash(&[reader.digest()]),
         })
     }
@@ -196,10 +259,16 @@ impl Reader {
     fn next_pair(&mut self, skipped: &mut SkipReport) -> Result<Option<Pair>, TextError> {
         match self {
             Self::Lines { source, target } => aligned_pair(source, target),
-            Self::Tsv { lines, source_column, target_column } => tsv_pair(lines, *source_column, *target_column),
-            Self::Json { lines, source_language, target_language } => {
-                json_pair(lines, source_language, target_language)
-            }
+            Self::Tsv {
+                lines,
+                source_column,
+                target_column,
+            } => tsv_pair(lines, *source_column, *target_column),
+            Self::Json {
+                lines,
+                source_language,
+                target_language,
+            } => json_pair(lines, source_language, target_language),
             Self::Tmx(reader) => reader.next_pair(skipped),
         }
     }
@@ -215,11 +284,16 @@ impl Reader {
     }
 }
 
-fn aligned_pair(source: &mut LineReader, target: &mut LineReader) -> Result<Option<Pair>, TextError> {
+fn aligned_pair(
+    source: &mut LineReader,
+    target: &mut LineReader,
+) -> Result<Option<Pair>, TextError> {
     match (source.advance()?, target.advance()?) {
-        (true, true) => {
-            Ok(Some(Pair { source: source.text().to_owned(), target: target.text().to_owned(), line: source.line() }))
-        }
+        (true, true) => Ok(Some(Pair {
+            source: source.text().to_owned(),
+            target: target.text().to_owned(),
+            line: source.line(),
+        })),
         (false, false) => Ok(None),
         _ => Err(TextError::UnequalLines {
             source_lines: source.count_lines()?,
@@ -230,15 +304,21 @@ fn aligned_pair(source: &mut LineReader, target: &mut LineReader) -> Result<Opti
     }
 }
 
-fn tsv_pair(lines: &mut LineReader, source_column: usize, target_column: usize) -> Result<Option<Pair>, TextError> {
+fn tsv_pair(
+    lines: &mut LineReader,
+    source_column: usize,
+    target_column: usize,
+) -> Result<Option<Pair>, TextError> {
     if !lines.advance()? {
         return Ok(None);
     }
     let column = |index| lines.text().split('\t').nth(index);
     match (column(source_column), column(target_column)) {
-        (Some(source), Some(target)) => {
-            Ok(Some(Pair { source: source.to_owned(), target: target.to_owned(), line: lines.line() }))
-        }
+        (Some(source), Some(target)) => Ok(Some(Pair {
+            source: source.to_owned(),
+            target: target.to_owned(),
+            line: lines.line(),
+        })),
         _ => Err(TextError::MissingColumn {
             path: lines.path().to_owned(),
             line: lines.line(),
@@ -248,7 +328,11 @@ fn tsv_pair(lines: &mut LineReader, source_column: usize, target_column: usize) 
     }
 }
 
-fn json_pair(lines: &mut LineReader, source_language: &str, target_language: &str) -> Result<Option<Pair>, TextError> {
+fn json_pair(
+    lines: &mut LineReader,
+    source_language: &str,
+    target_language: &str,
+) -> Result<Option<Pair>, TextError> {
     let Some(mut record) = next_record(lines)? else {
         return Ok(None);
     };
@@ -259,7 +343,11 @@ fn json_pair(lines: &mut LineReader, source_language: &str, target_language: &st
         };
         take_string(lines, language, field)
     };
-    Ok(Some(Pair { source: side(source_language)?, target: side(target_language)?, line: lines.line() }))
+    Ok(Some(Pair {
+        source: side(source_language)?,
+        target: side(target_language)?,
+        line: lines.line(),
+    }))
 }
 
 /// The next JSON record; lines of white space between records are passed over.
@@ -278,7 +366,11 @@ pub(super) fn next_record(lines: &mut LineReader) -> Result<Option<Value>, TextE
 }
 
 /// Takes the string out of a record's field.
-pub(super) fn take_string(lines: &LineReader, name: &str, field: Option<&mut Value>) -> Result<String, TextError> {
+pub(super) fn take_string(
+    lines: &LineReader,
+    name: &str,
+    field: Option<&mut Value>,
+) -> Result<String, TextError> {
     let found = match field {
         Some(Value::String(text)) => return Ok(std::mem::take(text)),
         None => "no such field",

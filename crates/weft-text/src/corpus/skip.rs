@@ -31,9 +31,9 @@ impl fmt::Display for SkipReason {
             Self::EmptySide => "with an empty side",
             Self::TooLong => "over the length limit",
             Self::MissingLanguage => "without both languages",
-            Self::EmptyFile => "empty files",
-            Self::HiddenFile => "hidden files",
-            Self::NotAFile => "not regular files",
+            Self::EmptyFile => "empty",
+            Self::HiddenFile => "hidden",
+            Self::NotAFile => "not a regular file",
         })
     }
 }
@@ -77,7 +77,10 @@ impl SkipReport {
         let skipped = self.reasons.entry(reason).or_default();
         skipped.count += 1;
         if skipped.places.len() < MAX_PLACES {
-            skipped.places.push(Place { path: path.to_owned(), line });
+            skipped.places.push(Place {
+                path: path.to_owned(),
+                line,
+            });
         }
     }
 
@@ -98,7 +101,9 @@ impl SkipReport {
 
     /// The first places for a reason.
     pub fn places(&self, reason: SkipReason) -> &[Place] {
-        self.reasons.get(&reason).map_or(&[], |skipped| &skipped.places)
+        self.reasons
+            .get(&reason)
+            .map_or(&[], |skipped| &skipped.places)
     }
 
     /// Items left out for any reason.
@@ -122,7 +127,11 @@ impl fmt::Display for SkipReport {
                 let comma = if index == 0 { "" } else { ", " };
                 write!(formatter, "{comma}{place}")?;
             }
-            let more = if skipped.count > skipped.places.len() { ", ...)" } else { ")" };
+            let more = if skipped.count > skipped.places.len() {
+                ", ...)"
+            } else {
+                ")"
+            };
             formatter.write_str(more)?;
         }
         Ok(())

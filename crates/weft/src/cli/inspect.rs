@@ -1,0 +1,17 @@
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// Shows what a model or a training run holds: parameters of each module, configuration, tokenizer, training history,
+/// and the data that it came from.
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// A model's folder, a run, or a checkpoint of a run
+    pub(crate) model: PathBuf,
+    /// List every tensor instead of modules
+    #[arg(long)]
+    pub(crate) tensors: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}

@@ -1,0 +1,22 @@
+//! What the commands do: read, call the libraries, print.
+
+mod evaluate;
+mod generate;
+mod inspect;
+mod translate;
+
+use crate::cli::{Cli, Command};
+use crate::error::Result;
+
+/// Does what the command line says.
+///
+/// # Errors
+/// Whatever stops the command.
+pub(crate) fn run(cli: Cli) -> Result {
+    match cli.command {
+        Command::Translate(args) => translate::run(&args),
+        Command::Generate(args) => generate::run(&args),
+        Command::Evaluate(args) => evaluate::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+    }
+}
