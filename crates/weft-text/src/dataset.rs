@@ -19,10 +19,7 @@ pub struct TokenSequences {
 
 impl Default for TokenSequences {
     fn default() -> Self {
-        Self {
-            ids: Vec::new(),
-            offsets: vec![0],
-        }
+        Self { ids: Vec::new(), offsets: vec![0] }
     }
 }
 
@@ -63,18 +60,14 @@ impl TokenSequences {
 
     /// The sequences in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u32]> {
-        self.offsets
-            .windows(2)
-            .map(|bounds| &self.ids[bounds[0]..bounds[1]])
+        self.offsets.windows(2).map(|bounds| &self.ids[bounds[0]..bounds[1]])
     }
 }
 
 impl<'ids> FromIterator<&'ids [u32]> for TokenSequences {
     fn from_iter<I: IntoIterator<Item = &'ids [u32]>>(sequences: I) -> Self {
         let mut all = Self::new();
-        sequences
-            .into_iter()
-            .for_each(|sequence| all.push(sequence));
+        sequences.into_iter().for_each(|sequence| all.push(sequence));
         all
     }
 }
@@ -116,17 +109,12 @@ impl ParallelDataset {
         let mut too_long = SkipReport::default();
         let mut pairs = corpus.pairs()?;
         loop {
-            let chunk: Vec<Pair> = pairs
-                .by_ref()
-                .take(PAIRS_PER_CHUNK)
-                .collect::<Result<_, _>>()?;
+            let chunk: Vec<Pair> = pairs.by_ref().take(PAIRS_PER_CHUNK).collect::<Result<_, _>>()?;
             if chunk.is_empty() {
                 break;
             }
-            let (sources, targets): (Vec<&str>, Vec<&str>) = chunk
-                .iter()
-                .map(|pair| (pair.source.as_str(), pair.target.as_str()))
-                .unzip();
+            let (sources, targets): (Vec<&str>, Vec<&str>) =
+                chunk.iter().map(|pair| (pair.source.as_str(), pair.target.as_str())).unzip();
             let sources = source_tokenizer.encode_batch(&sources)?;
             let targets = target_tokenizer.encode_batch(&targets)?;
             for ((pair, source), target) in chunk.iter().zip(&sources).zip(&targets) {
@@ -136,19 +124,14 @@ impl ParallelDataset {
                 }
                 dataset.source.push(source);
                 dataset.target.push(target);
-                dataset
-                    .lines
-                    .push(u32::try_from(pair.line).unwrap_or(u32::MAX));
+                dataset.lines.push(u32::try_from(pair.line).unwrap_or(u32::MAX));
             }
         }
         dataset.skipped = pairs.skipped().clone();
         dataset.skipped.merge(&too_long);
         dataset.hash = pairs.hash().unwrap_or_default();
         if dataset.is_empty() {
-            return Err(TextError::NothingLeft {
-                paths: corpus.files.path_list(),
-                skipped: dataset.skipped,
-            });
+            return Err(TextError::NothingLeft { paths: corpus.files.path_list(), skipped: dataset.skipped });
         }
         Ok(dataset)
     }
@@ -167,9 +150,7 @@ impl ParallelDataset {
     /// the one token that begins or ends it.
     pub fn lengths(&self) -> Vec<(u32, u32)> {
         let pairs = self.source.iter().zip(self.target.iter());
-        pairs
-            .map(|(source, target)| (source.len() as u32, target.len() as u32 + 1))
-            .collect()
+        pairs.map(|(source, target)| (source.len() as u32, target.len() as u32 + 1)).collect()
     }
 }
 
@@ -232,10 +213,7 @@ impl TextDataset {
         dataset.skipped = pieces.skipped().clone();
         dataset.hash = pieces.hash().unwrap_or_default();
         if dataset.ids.is_empty() {
-            return Err(TextError::NothingLeft {
-                paths: corpus.path_list(),
-                skipped: dataset.skipped,
-            });
+            return Err(TextError::NothingLeft { paths: corpus.path_list(), skipped: dataset.skipped });
         }
         Ok(dataset)
     }

@@ -220,10 +220,7 @@ pub enum TextError {
         source: Cause,
     },
     /// A tokenizer does not have a special token that a model needs.
-    #[error(
-        "the tokenizer has no token for {role}; looked for {}",
-        list(looked_for)
-    )]
+    #[error("the tokenizer has no token for {role}; looked for {}", list(looked_for))]
     MissingSpecialToken {
         /// What the token is for.
         role: &'static str,
@@ -287,17 +284,11 @@ impl TextError {
                 "convert it first: iconv -f UTF-16 -t UTF-8"
             }
             Self::UnsupportedContent { .. } => "unpack it first, or pack it with gzip or zstd",
-            Self::InvalidUtf8 { .. } => {
-                "convert the file to UTF-8, for example with iconv -f LATIN1 -t UTF-8"
-            }
-            Self::LineTooLong { .. } => {
-                "check that the file is text, one sentence or one record a line"
-            }
+            Self::InvalidUtf8 { .. } => "convert the file to UTF-8, for example with iconv -f LATIN1 -t UTF-8",
+            Self::LineTooLong { .. } => "check that the file is text, one sentence or one record a line",
             Self::EmptyFile { .. } => "check how the file was made",
             Self::UnequalLines { .. } => "line n of one file must translate line n of the other",
-            Self::MissingColumn { .. } => {
-                "a TSV has the source sentence, a tab, and the target sentence on each line"
-            }
+            Self::MissingColumn { .. } => "a TSV has the source sentence, a tab, and the target sentence on each line",
             Self::Json { line: 1, .. } => {
                 "each line must be one whole JSON object; a JSON array or indented JSON is not JSON lines"
             }
@@ -316,9 +307,7 @@ impl TextError {
             Self::VocabularyTooSmall { minimum, .. } => {
                 return Some(format!("ask for a vocabulary of {minimum} or more"));
             }
-            Self::TokenizerFile { .. } => {
-                "a tokenizer is a tokenizer.json as the `tokenizers` library saves it"
-            }
+            Self::TokenizerFile { .. } => "a tokenizer is a tokenizer.json as the `tokenizers` library saves it",
             Self::MissingSpecialToken { .. } => "add the token to the tokenizer's `added_tokens`",
             Self::TextTooShort { .. } => "give more text, or a shorter window",
             Self::Tmx { .. }

@@ -34,12 +34,12 @@ mod random;
 mod tokenizer;
 
 pub use batches::{
-    BatchConfig, EvaluationWindow, PaddedRows, ParallelBatch, WindowBatch, epoch_batches,
-    random_windows, sequential_windows, sorted_batches,
+    BatchConfig, EvaluationWindow, PaddedRows, ParallelBatch, WindowBatch, epoch_batches, random_windows,
+    sequential_windows, sorted_batches,
 };
 pub use corpus::{
-    Pair, Pairs, ParallelCorpus, ParallelFiles, Place, Side, SkipReason, SkipReport, TextCorpus,
-    TextFormat, TextPiece, TextPieces, hash_file,
+    Pair, Pairs, ParallelCorpus, ParallelFiles, Place, Side, SkipReason, SkipReport, TextCorpus, TextFormat, TextPiece,
+    TextPieces, hash_file,
 };
 pub use dataset::{ParallelDataset, TextDataset, TokenSequences};
 pub use error::{Cause, PathList, TextError};

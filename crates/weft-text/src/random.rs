@@ -34,9 +34,7 @@ impl CounterRng {
 
     /// The number at a position: 64 uniform bits.
     pub fn at(&self, position: u64) -> u64 {
-        mix(self
-            .key
-            .wrapping_add(position.wrapping_add(1).wrapping_mul(GOLDEN)))
+        mix(self.key.wrapping_add(position.wrapping_add(1).wrapping_mul(GOLDEN)))
     }
 
     /// An integer in `0..bound` for a position; 0 if the bound is 0.
@@ -78,9 +76,7 @@ mod tests {
     #[test]
     fn streams_differ_by_every_name() {
         let keys: std::collections::BTreeSet<u64> = (0..10)
-            .flat_map(|seed| {
-                (0..10).flat_map(move |a| (0..10).map(move |b| CounterRng::new(seed, &[a, b]).key))
-            })
+            .flat_map(|seed| (0..10).flat_map(move |a| (0..10).map(move |b| CounterRng::new(seed, &[a, b]).key)))
             .collect();
         assert_eq!(keys.len(), 1000);
     }
@@ -93,10 +89,7 @@ mod tests {
             counts[stream.below(position, 10) as usize] += 1;
         }
         // Standard deviation is 95: five of them.
-        assert!(
-            counts.iter().all(|&count| count.abs_diff(10_000) < 475),
-            "{counts:?}"
-        );
+        assert!(counts.iter().all(|&count| count.abs_diff(10_000) < 475), "{counts:?}");
         assert_eq!(stream.below(3, 0), 0);
     }
 

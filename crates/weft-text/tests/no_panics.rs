@@ -1,9 +1,6 @@
 //! Whatever the bytes of a file, every reader returns: a value or an error, never a panic and never without end.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests; clippy knows only the tests themselves"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests; clippy knows only the tests themselves")]
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,12 +8,13 @@ use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use weft_text::{
-    ParallelCorpus, ParallelDataset, ParallelFiles, TextCorpus, TextDataset, TextFormat, Tokenizer,
-    TokenizerKind, hash_file,
+    ParallelCorpus, ParallelDataset, ParallelFiles, TextCorpus, TextDataset, TextFormat, Tokenizer, TokenizerKind,
+    hash_file,
 };
 
 const SENTENCES: &str = "one small step\nfor a man\none giant leap\nfor mankind\n";
-const JSON: &str = "{\"translation\": {\"en\": \"one\", \"de\": \"eins\"}}\n{\"en\": \"two\", \"de\": \"zwei\", \"text\": \"x\"}\n";
+const JSON: &str =
+    "{\"translation\": {\"en\": \"one\", \"de\": \"eins\"}}\n{\"en\": \"two\", \"de\": \"zwei\", \"text\": \"x\"}\n";
 const TMX: &str = "<?xml version=\"1.0\"?><tmx version=\"1.4\"><header srclang=\"en\"/><body><tu><tuv xml:lang=\"en\"><seg>a &lt; <ph>1</ph>b</seg></tuv><tuv xml:lang=\"de\"><seg>&#228; <![CDATA[x]]></seg></tuv></tu></body></tmx>";
 
 fn gzip(content: &[u8]) -> Vec<u8> {
@@ -30,51 +28,26 @@ fn zstd(content: &[u8]) -> Vec<u8> {
 }
 
 static TRAINED: LazyLock<Vec<Tokenizer>> = LazyLock::new(|| {
-    [
-        TokenizerKind::Bpe,
-        TokenizerKind::Unigram,
-        TokenizerKind::ByteBpe,
-        TokenizerKind::Characters,
-    ]
-    .map(|kind| {
-        Tokenizer::train(kind, 300, SENTENCES.lines().map(|line| Ok(line.to_owned()))).unwrap()
-    })
-    .to_vec()
+    [TokenizerKind::Bpe, TokenizerKind::Unigram, TokenizerKind::ByteBpe, TokenizerKind::Characters]
+        .map(|kind| Tokenizer::train(kind, 300, SENTENCES.lines().map(|line| Ok(line.to_owned()))).unwrap())
+        .to_vec()
 });
 
 /// Reads a file in every way there is; the results do not matter.
 fn read_in_every_way(path: &Path) {
     let languages = || ("en".to_owned(), "de".to_owned());
     let (source_language, target_language) = languages();
-    let json = ParallelFiles::JsonLines {
-        path: path.to_owned(),
-        source_language,
-        target_language,
-    };
+    let json = ParallelFiles::JsonLines { path: path.to_owned(), source_language, target_language };
     let (source_language, target_language) = languages();
-    let tmx = ParallelFiles::Tmx {
-        path: path.to_owned(),
-        source_language,
-        target_language,
-    };
-    let tsv = ParallelFiles::Tsv {
-        path: path.to_owned(),
-        source_column: 0,
-        target_column: 1,
-    };
-    let lines = ParallelFiles::Lines {
-        source: path.to_owned(),
-        target: path.to_owned(),
-    };
+    let tmx = ParallelFiles::Tmx { path: path.to_owned(), source_language, target_language };
+    let tsv = ParallelFiles::Tsv { path: path.to_owned(), source_column: 0, target_column: 1 };
+    let lines = ParallelFiles::Lines { source: path.to_owned(), target: path.to_owned() };
     for files in [json, tmx, tsv, lines] {
         let corpus = ParallelCorpus::new(files);
         let _ = ParallelDataset::build(&corpus, &TRAINED[0], &TRAINED[1], 50);
     }
     for format in [TextFormat::Plain, TextFormat::JsonLines, TextFormat::ByName] {
-        let corpus = TextCorpus {
-            format,
-            ..TextCorpus::new([path])
-        };
+        let corpus = TextCorpus { format, ..TextCorpus::new([path]) };
         let _ = TextDataset::build(&corpus, &TRAINED[2]);
     }
     let _ = ParallelFiles::guess(&[path.to_owned()], None);
@@ -85,9 +58,7 @@ fn read_in_every_way(path: &Path) {
 }
 
 fn use_in_every_way(tokenizer: &Tokenizer) {
-    let ids: Vec<u32> = (0..300)
-        .chain([tokenizer.vocab_size() as u32, u32::MAX])
-        .collect();
+    let ids: Vec<u32> = (0..300).chain([tokenizer.vocab_size() as u32, u32::MAX]).collect();
     let _ = tokenizer.decode(&ids);
     let mut stream = tokenizer.text_stream();
     for &id in &ids {
@@ -103,22 +74,11 @@ fn use_in_every_way(tokenizer: &Tokenizer) {
 }
 
 fn whole_files() -> Vec<Vec<u8>> {
-    let mut files = vec![
-        SENTENCES.into(),
-        JSON.into(),
-        TMX.into(),
-        b"a\tb\nc\td\n".to_vec(),
-    ];
+    let mut files = vec![SENTENCES.into(), JSON.into(), TMX.into(), b"a\tb\nc\td\n".to_vec()];
     files.push(gzip(JSON.as_bytes()));
     files.push([gzip(b"a\n"), gzip(TMX.as_bytes())].concat());
     files.push(zstd(SENTENCES.repeat(50).as_bytes()));
-    files.push(
-        [
-            &[0x50, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, 9, 9][..],
-            &zstd(JSON.as_bytes()),
-        ]
-        .concat(),
-    );
+    files.push([&[0x50, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, 9, 9][..], &zstd(JSON.as_bytes())].concat());
     files
 }
 
@@ -134,13 +94,9 @@ fn damage() -> impl Strategy<Value = Damage> {
     prop_oneof![
         (any::<prop::sample::Index>(), 1u8..).prop_map(|(place, bits)| Damage::Flip(place, bits)),
         any::<prop::sample::Index>().prop_map(Damage::Cut),
-        (
-            any::<prop::sample::Index>(),
-            prop::collection::vec(any::<u8>(), 1..8)
-        )
+        (any::<prop::sample::Index>(), prop::collection::vec(any::<u8>(), 1..8))
             .prop_map(|(place, bytes)| Damage::Insert(place, bytes)),
-        (any::<prop::sample::Index>(), 1usize..8)
-            .prop_map(|(place, count)| Damage::Remove(place, count)),
+        (any::<prop::sample::Index>(), 1usize..8).prop_map(|(place, count)| Damage::Remove(place, count)),
     ]
 }
 
@@ -222,14 +178,8 @@ fn undamaged_files_are_read() {
     let folder = tempfile::tempdir().unwrap();
     for (which, bytes) in whole_files().into_iter().enumerate() {
         let path = write(&folder, &bytes);
-        let text = TextCorpus {
-            format: TextFormat::Plain,
-            ..TextCorpus::new([&path])
-        };
-        assert!(
-            TextDataset::build(&text, &TRAINED[2]).is_ok(),
-            "file {which}"
-        );
+        let text = TextCorpus { format: TextFormat::Plain, ..TextCorpus::new([&path]) };
+        assert!(TextDataset::build(&text, &TRAINED[2]).is_ok(), "file {which}");
     }
     TRAINED.iter().for_each(use_in_every_way);
 }

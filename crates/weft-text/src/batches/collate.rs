@@ -21,28 +21,14 @@ impl PaddedRows {
     }
 
     /// Puts a token before and one behind each sequence, where given, and pads.
-    fn with_ends<T: AsRef<[u32]>>(
-        sequences: &[T],
-        first: Option<u32>,
-        last: Option<u32>,
-        pad: u32,
-    ) -> Self {
+    fn with_ends<T: AsRef<[u32]>>(sequences: &[T], first: Option<u32>, last: Option<u32>, pad: u32) -> Self {
         let more = usize::from(first.is_some()) + usize::from(last.is_some());
-        let lengths: Vec<usize> = sequences
-            .iter()
-            .map(|sequence| sequence.as_ref().len() + more)
-            .collect();
+        let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.as_ref().len() + more).collect();
         let time = lengths.iter().copied().max().unwrap_or(0);
         let mut ids = Vec::with_capacity(time * lengths.len());
         for (sequence, length) in sequences.iter().zip(&lengths) {
             // Ids are below 2^24.
-            ids.extend(
-                first
-                    .iter()
-                    .chain(sequence.as_ref())
-                    .chain(&last)
-                    .map(|&id| id as i32),
-            );
+            ids.extend(first.iter().chain(sequence.as_ref()).chain(&last).map(|&id| id as i32));
             ids.extend(std::iter::repeat_n(pad as i32, time - length));
         }
         Self { ids, lengths, time }
@@ -90,19 +76,11 @@ impl ParallelBatch {
         source_tokens: SpecialTokens,
         target_tokens: SpecialTokens,
     ) -> Self {
-        let sources: Vec<&[u32]> = indices
-            .iter()
-            .map(|&index| dataset.source.get(index as usize))
-            .collect();
-        let targets: Vec<&[u32]> = indices
-            .iter()
-            .map(|&index| dataset.target.get(index as usize))
-            .collect();
+        let sources: Vec<&[u32]> = indices.iter().map(|&index| dataset.source.get(index as usize)).collect();
+        let targets: Vec<&[u32]> = indices.iter().map(|&index| dataset.target.get(index as usize)).collect();
         let source = PaddedRows::new(&sources, source_tokens.pad);
-        let target_in =
-            PaddedRows::with_ends(&targets, Some(target_tokens.bos), None, target_tokens.pad);
-        let target_out =
-            PaddedRows::with_ends(&targets, None, Some(target_tokens.eos), target_tokens.pad);
+        let target_in = PaddedRows::with_ends(&targets, Some(target_tokens.bos), None, target_tokens.pad);
+        let target_out = PaddedRows::with_ends(&targets, None, Some(target_tokens.eos), target_tokens.pad);
         Self {
             indices: indices.to_vec(),
             source: source.ids,

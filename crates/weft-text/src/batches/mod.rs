@@ -31,11 +31,7 @@ pub struct BatchConfig {
 
 impl Default for BatchConfig {
     fn default() -> Self {
-        Self {
-            max_tokens: 4096,
-            max_sentences: usize::MAX,
-            pool_sentences: 65_536,
-        }
+        Self { max_tokens: 4096, max_sentences: usize::MAX, pool_sentences: 65_536 }
     }
 }
 
@@ -55,12 +51,7 @@ impl Default for BatchConfig {
 /// batches.sort();
 /// assert_eq!(batches, [[0, 2], [1, 3]]);
 /// ```
-pub fn epoch_batches(
-    lengths: &[(u32, u32)],
-    config: BatchConfig,
-    seed: u64,
-    epoch: u64,
-) -> Vec<Vec<u32>> {
+pub fn epoch_batches(lengths: &[(u32, u32)], config: BatchConfig, seed: u64, epoch: u64) -> Vec<Vec<u32>> {
     let mut order: Vec<u32> = (0..lengths.len() as u32).collect();
     CounterRng::new(seed, &[ORDER_STREAM, epoch]).shuffle(&mut order);
     let mut batches = Vec::new();
@@ -80,12 +71,7 @@ pub fn sorted_batches(lengths: &[(u32, u32)], config: BatchConfig) -> Vec<Vec<u3
 }
 
 /// Sorts a pool by length (stable: the order given decides between equals) and cuts it into batches.
-fn cut_by_length(
-    pool: &mut [u32],
-    lengths: &[(u32, u32)],
-    config: BatchConfig,
-    batches: &mut Vec<Vec<u32>>,
-) {
+fn cut_by_length(pool: &mut [u32], lengths: &[(u32, u32)], config: BatchConfig, batches: &mut Vec<Vec<u32>>) {
     let longer_side = |index: u32| lengths[index as usize].0.max(lengths[index as usize].1);
     pool.sort_by_key(|&index| (longer_side(index), lengths[index as usize]));
     let mut batch: Vec<u32> = Vec::new();

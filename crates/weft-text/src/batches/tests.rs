@@ -8,14 +8,7 @@ use crate::tokenizer::SpecialTokens;
 
 fn lengths(count: usize) -> Vec<(u32, u32)> {
     let random = CounterRng::new(1, &[9]);
-    (0..count as u64)
-        .map(|i| {
-            (
-                1 + random.below(2 * i, 40) as u32,
-                1 + random.below(2 * i + 1, 40) as u32,
-            )
-        })
-        .collect()
+    (0..count as u64).map(|i| (1 + random.below(2 * i, 40) as u32, 1 + random.below(2 * i + 1, 40) as u32)).collect()
 }
 
 fn sorted(batches: &[Vec<u32>]) -> Vec<u32> {
@@ -25,10 +18,7 @@ fn sorted(batches: &[Vec<u32>]) -> Vec<u32> {
 }
 
 fn tokens(batch: &[u32], lengths: &[(u32, u32)]) -> usize {
-    let longest = batch
-        .iter()
-        .map(|&i| lengths[i as usize].0.max(lengths[i as usize].1))
-        .max();
+    let longest = batch.iter().map(|&i| lengths[i as usize].0.max(lengths[i as usize].1)).max();
     batch.len() * longest.unwrap_or(0) as usize
 }
 
@@ -72,38 +62,17 @@ proptest! {
 #[test]
 fn batches_repeat_under_a_seed_and_change_with_seed_and_epoch() {
     let lengths = lengths(5000);
-    let config = BatchConfig {
-        max_tokens: 512,
-        pool_sentences: 1000,
-        ..BatchConfig::default()
-    };
+    let config = BatchConfig { max_tokens: 512, pool_sentences: 1000, ..BatchConfig::default() };
     let first = epoch_batches(&lengths, config, 5, 3);
     assert_eq!(first, epoch_batches(&lengths, config, 5, 3));
     for threads in [1, 3] {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .unwrap();
-        assert_eq!(
-            first,
-            pool.install(|| epoch_batches(&lengths, config, 5, 3))
-        );
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        assert_eq!(first, pool.install(|| epoch_batches(&lengths, config, 5, 3)));
     }
     assert_ne!(first, epoch_batches(&lengths, config, 6, 3));
     assert_ne!(first, epoch_batches(&lengths, config, 5, 4));
     // A resumed run on another machine or version must draw the same batches: these were recorded.
-    assert_eq!(
-        epoch_batches(
-            &lengths[..8],
-            BatchConfig {
-                max_tokens: 60,
-                ..config
-            },
-            5,
-            3
-        ),
-        RECORDED
-    );
+    assert_eq!(epoch_batches(&lengths[..8], BatchConfig { max_tokens: 60, ..config }, 5, 3), RECORDED);
     assert_eq!(random_windows(1000, 10, 4, 5, 3).unwrap(), RECORDED_WINDOWS);
 }
 
@@ -113,52 +82,28 @@ const RECORDED_WINDOWS: [usize; 4] = [522, 282, 126, 682];
 #[test]
 fn bucketing_wastes_little() {
     let lengths = lengths(20_000);
-    let config = BatchConfig {
-        max_tokens: 2048,
-        ..BatchConfig::default()
-    };
+    let config = BatchConfig { max_tokens: 2048, ..BatchConfig::default() };
     let batches = epoch_batches(&lengths, config, 1, 0);
-    let real: usize = lengths
-        .iter()
-        .map(|&(source, target)| source.max(target) as usize)
-        .sum();
+    let real: usize = lengths.iter().map(|&(source, target)| source.max(target) as usize).sum();
     let padded: usize = batches.iter().map(|batch| tokens(batch, &lengths)).sum();
-    assert!(
-        (padded as f64) < 1.02 * real as f64,
-        "{padded} tokens for {real}"
-    );
+    assert!((padded as f64) < 1.02 * real as f64, "{padded} tokens for {real}");
     // Lengths do not come in order.
-    let first_lengths: Vec<usize> = batches
-        .iter()
-        .map(|batch| tokens(batch, &lengths) / batch.len())
-        .collect();
+    let first_lengths: Vec<usize> = batches.iter().map(|batch| tokens(batch, &lengths) / batch.len()).collect();
     assert!(!first_lengths.is_sorted());
 }
 
 #[test]
 fn rows_are_padded_behind_their_ends() {
     let dataset = ParallelDataset {
-        source: [&[10, 11, 12][..], &[13]]
-            .into_iter()
-            .collect::<TokenSequences>(),
+        source: [&[10, 11, 12][..], &[13]].into_iter().collect::<TokenSequences>(),
         target: [&[20][..], &[21, 22]].into_iter().collect(),
         lines: vec![1, 2],
         skipped: SkipReport::default(),
         hash: String::new(),
     };
     assert_eq!(dataset.lengths(), [(3, 2), (1, 3)]);
-    let special = SpecialTokens {
-        pad: 0,
-        unk: 1,
-        bos: 2,
-        eos: 3,
-    };
-    let batch = ParallelBatch::collate(
-        &dataset,
-        &[1, 0],
-        special,
-        SpecialTokens { pad: 9, ..special },
-    );
+    let special = SpecialTokens { pad: 0, unk: 1, bos: 2, eos: 3 };
+    let batch = ParallelBatch::collate(&dataset, &[1, 0], special, SpecialTokens { pad: 9, ..special });
     assert_eq!(batch.source, [13, 0, 0, 10, 11, 12]);
     assert_eq!((batch.source_time, batch.target_time), (3, 3));
     assert_eq!(batch.source_lengths, [1, 3]);
@@ -176,13 +121,7 @@ fn windows_predict_the_next_token() {
     let batch = WindowBatch::collate(&stream, &[0, 6], 3).unwrap();
     assert_eq!(batch.inputs, [100, 101, 102, 106, 107, 108]);
     assert_eq!(batch.targets, [101, 102, 103, 107, 108, 109]);
-    assert!(matches!(
-        WindowBatch::collate(&stream, &[7], 3),
-        Err(TextError::TextTooShort {
-            found: 10,
-            wanted: 11
-        })
-    ));
+    assert!(matches!(WindowBatch::collate(&stream, &[7], 3), Err(TextError::TextTooShort { found: 10, wanted: 11 })));
     assert!(WindowBatch::collate(&stream, &[usize::MAX], 3).is_err());
 }
 
@@ -195,13 +134,7 @@ fn random_windows_reach_every_place_and_fit() {
         }
     }
     assert_eq!(seen, [true; 7]);
-    assert!(matches!(
-        random_windows(3, 3, 1, 0, 0),
-        Err(TextError::TextTooShort {
-            found: 3,
-            wanted: 4
-        })
-    ));
+    assert!(matches!(random_windows(3, 3, 1, 0, 0), Err(TextError::TextTooShort { found: 3, wanted: 4 })));
     assert!(random_windows(10, 0, 1, 0, 0).is_err());
     assert!(sequential_windows(1, 5, 5).is_err());
     assert!(sequential_windows(10, 5, 6).is_err());

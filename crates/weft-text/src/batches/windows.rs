@@ -20,9 +20,7 @@ pub fn random_windows(
 ) -> Result<Vec<usize>, TextError> {
     let places = places(stream_length, window)?;
     let random = CounterRng::new(seed, &[WINDOW_STREAM, step]);
-    Ok((0..rows as u64)
-        .map(|row| random.below(row, places as u64) as usize)
-        .collect())
+    Ok((0..rows as u64).map(|row| random.below(row, places as u64) as usize).collect())
 }
 
 /// A window of an evaluation and which of its predictions count.
@@ -51,29 +49,17 @@ pub fn sequential_windows(
     stride: usize,
 ) -> Result<Vec<EvaluationWindow>, TextError> {
     if stride == 0 || stride > window {
-        return Err(TextError::Setting {
-            field: "stride",
-            found: stride,
-            wanted: "1 up to the window's length",
-        });
+        return Err(TextError::Setting { field: "stride", found: stride, wanted: "1 up to the window's length" });
     }
     let length = window.min(stream_length.saturating_sub(1));
     places(stream_length, length.max(1))?;
     let predictions = stream_length - 1;
-    let mut windows = vec![EvaluationWindow {
-        start: 0,
-        length,
-        scored_from: 0,
-    }];
+    let mut windows = vec![EvaluationWindow { start: 0, length, scored_from: 0 }];
     let mut scored = length;
     while scored < predictions {
         let end = (scored + stride).min(predictions);
         let start = end - length;
-        windows.push(EvaluationWindow {
-            start,
-            length,
-            scored_from: scored - start,
-        });
+        windows.push(EvaluationWindow { start, length, scored_from: scored - start });
         scored = end;
     }
     Ok(windows)
@@ -82,18 +68,11 @@ pub fn sequential_windows(
 /// Number of places where a window fits.
 fn places(stream_length: usize, window: usize) -> Result<usize, TextError> {
     if window == 0 {
-        return Err(TextError::Setting {
-            field: "window",
-            found: 0,
-            wanted: "at least 1",
-        });
+        return Err(TextError::Setting { field: "window", found: 0, wanted: "at least 1" });
     }
     match stream_length.checked_sub(window) {
         Some(places) if places > 0 => Ok(places),
-        _ => Err(TextError::TextTooShort {
-            found: stream_length,
-            wanted: window.saturating_add(1),
-        }),
+        _ => Err(TextError::TextTooShort { found: stream_length, wanted: window.saturating_add(1) }),
     }
 }
 
@@ -121,19 +100,11 @@ impl WindowBatch {
         for &start in starts {
             let wanted = start.saturating_add(time).saturating_add(1);
             let Some(window) = stream.get(start..wanted) else {
-                return Err(TextError::TextTooShort {
-                    found: stream.len(),
-                    wanted,
-                });
+                return Err(TextError::TextTooShort { found: stream.len(), wanted });
             };
             inputs.extend(window[..time].iter().map(|&id| id as i32));
             targets.extend(window[1..].iter().map(|&id| id as i32));
         }
-        Ok(Self {
-            inputs,
-            targets,
-            rows: starts.len(),
-            time,
-        })
+        Ok(Self { inputs, targets, rows: starts.len(), time })
     }
 }

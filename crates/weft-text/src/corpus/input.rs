@@ -23,11 +23,7 @@ const MAX_WINDOW_BYTES: u64 = 128 << 20;
 pub fn hash_file(path: impl AsRef<Path>) -> Result<String, TextError> {
     let path = path.as_ref();
     let mut input = Input::open(path)?;
-    let read_error = |source| TextError::Read {
-        path: path.to_owned(),
-        line: 0,
-        source,
-    };
+    let read_error = |source| TextError::Read { path: path.to_owned(), line: 0, source };
     loop {
         let available = input.fill_buf().map_err(read_error)?.len();
         if available == 0 {
@@ -64,15 +60,8 @@ pub(crate) struct Input {
 
 impl Input {
     pub(crate) fn open(path: &Path) -> Result<Self, TextError> {
-        let open_error = |source| TextError::Open {
-            path: path.to_owned(),
-            source,
-        };
-        let read_error = |source| TextError::Read {
-            path: path.to_owned(),
-            line: 0,
-            source,
-        };
+        let open_error = |source| TextError::Open { path: path.to_owned(), source };
+        let read_error = |source| TextError::Read { path: path.to_owned(), line: 0, source };
         let file = File::open(path).map_err(open_error)?;
         if file.metadata().map_err(open_error)?.is_dir() {
             return Err(open_error(io::ErrorKind::IsADirectory.into()));
@@ -80,35 +69,21 @@ impl Input {
         let mut file = BufReader::with_capacity(BUFFER_BYTES, file);
         let start = file.fill_buf().map_err(read_error)?;
         let reader: Box<dyn BufRead + Send> = match start {
-            [0x1f, 0x8b, ..] => Box::new(BufReader::with_capacity(
-                BUFFER_BYTES,
-                MultiGzDecoder::new(file),
-            )),
-            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Box::new(
-                BufReader::with_capacity(BUFFER_BYTES, ZstdFrames::new(file)),
-            ),
+            [0x1f, 0x8b, ..] => Box::new(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(file))),
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
+                Box::new(BufReader::with_capacity(BUFFER_BYTES, ZstdFrames::new(file)))
+            }
             plain => {
                 if let Some(found) = unsupported(plain) {
-                    return Err(TextError::UnsupportedContent {
-                        path: path.to_owned(),
-                        found,
-                    });
+                    return Err(TextError::UnsupportedContent { path: path.to_owned(), found });
                 }
                 Box::new(file)
             }
         };
-        let mut input = Self {
-            reader,
-            hasher: Sha256::new(),
-            offset: 0,
-            newlines: 0,
-        };
+        let mut input = Self { reader, hasher: Sha256::new(), offset: 0, newlines: 0 };
         let start = input.fill_buf().map_err(read_error)?;
         if let Some(found) = unsupported(start) {
-            return Err(TextError::UnsupportedContent {
-                path: path.to_owned(),
-                found,
-            });
+            return Err(TextError::UnsupportedContent { path: path.to_owned(), found });
         }
         if start.starts_with(b"\xef\xbb\xbf") {
             input.consume(3);
@@ -180,11 +155,7 @@ impl ZstdFrames {
     fn new(file: BufReader<File>) -> Self {
         let mut decoder = FrameDecoder::new();
         decoder.set_max_window_size(MAX_WINDOW_BYTES);
-        Self {
-            file,
-            decoder,
-            inside: false,
-        }
+        Self { file, decoder, inside: false }
     }
 
     /// Reads the next frame's header; false at the end of the file.
@@ -195,14 +166,8 @@ impl ZstdFrames {
             }
             match self.decoder.init(&mut self.file) {
                 Ok(()) => return Ok(true),
-                Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
-                    length,
-                    ..
-                })) => {
-                    let skipped = io::copy(
-                        &mut (&mut self.file).take(u64::from(length)),
-                        &mut io::sink(),
-                    )?;
+                Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame { length, .. })) => {
+                    let skipped = io::copy(&mut (&mut self.file).take(u64::from(length)), &mut io::sink())?;
                     if skipped < u64::from(length) {
                         return Err(io::ErrorKind::UnexpectedEof.into());
                     }
@@ -223,9 +188,7 @@ impl Read for ZstdFrames {
                 self.inside = true;
             }
             while self.decoder.can_collect() == 0 && !self.decoder.is_finished() {
-                self.decoder
-                    .decode_blocks(&mut self.file, BlockDecodingStrategy::UptoBlocks(1))
-                    .map_err(invalid)?;
+                self.decoder.decode_blocks(&mut self.file, BlockDecodingStrategy::UptoBlocks(1)).map_err(invalid)?;
             }
             let count = self.decoder.read(buffer)?;
             if count > 0 || buffer.is_empty() {

@@ -21,18 +21,11 @@ pub(crate) struct LineReader {
 impl LineReader {
     /// Opens a file; an empty one is an error.
     pub(crate) fn open(path: &Path) -> Result<Self, TextError> {
-        let mut reader = Self {
-            input: Input::open(path)?,
-            path: path.to_owned(),
-            line: 0,
-            text: String::new(),
-            ended: false,
-        };
+        let mut reader =
+            Self { input: Input::open(path)?, path: path.to_owned(), line: 0, text: String::new(), ended: false };
         match reader.input.fill_buf().map(<[u8]>::is_empty) {
             Ok(false) => Ok(reader),
-            Ok(true) => Err(TextError::EmptyFile {
-                path: path.to_owned(),
-            }),
+            Ok(true) => Err(TextError::EmptyFile { path: path.to_owned() }),
             Err(source) => Err(reader.read_error(source)),
         }
     }
@@ -71,11 +64,7 @@ impl LineReader {
             }
         }
         if buffer.len() > MAX_LINE_BYTES {
-            return Err(TextError::LineTooLong {
-                path: self.path.clone(),
-                line: self.line,
-                limit: MAX_LINE_BYTES,
-            });
+            return Err(TextError::LineTooLong { path: self.path.clone(), line: self.line, limit: MAX_LINE_BYTES });
         }
         self.text = String::from_utf8(buffer).map_err(|error| TextError::InvalidUtf8 {
             path: self.path.clone(),
@@ -107,10 +96,6 @@ impl LineReader {
     }
 
     fn read_error(&self, source: std::io::Error) -> TextError {
-        TextError::Read {
-            path: self.path.clone(),
-            line: self.line,
-            source,
-        }
+        TextError::Read { path: self.path.clone(), line: self.line, source }
     }
 }

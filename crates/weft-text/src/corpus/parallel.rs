@@ -112,49 +112,28 @@ impl ParallelCorpus {
                 source: Box::new(LineReader::open(source)?),
                 target: Box::new(LineReader::open(target)?),
             },
-            ParallelFiles::Tsv {
-                path,
-                source_column,
-                target_column,
-            } => Reader::Tsv {
+            ParallelFiles::Tsv { path, source_column, target_column } => Reader::Tsv {
                 lines: Box::new(LineReader::open(path)?),
                 source_column: *source_column,
                 target_column: *target_column,
             },
-            ParallelFiles::JsonLines {
-                path,
-                source_language,
-                target_language,
-            } => Reader::Json {
+            ParallelFiles::JsonLines { path, source_language, target_language } => Reader::Json {
                 lines: Box::new(LineReader::open(path)?),
                 source_language: source_language.clone(),
                 target_language: target_language.clone(),
             },
-            ParallelFiles::Tmx {
-                path,
-                source_language,
-                target_language,
-            } => Reader::Tmx(Box::new(TmxReader::open(
-                path,
-                source_language,
-                target_language,
-            )?)),
+            ParallelFiles::Tmx { path, source_language, target_language } => {
+                Reader::Tmx(Box::new(TmxReader::open(path, source_language, target_language)?))
+            }
         };
-        Ok(Pairs {
-            reader,
-            skipped: SkipReport::default(),
-            state: State::Reading,
-        })
+        Ok(Pairs { reader, skipped: SkipReport::default(), state: State::Reading })
     }
 
     /// The sentences of one side or both, for a tokenizer to be trained on.
     ///
     /// # Errors
     /// Like [`ParallelCorpus::pairs`].
-    pub fn texts(
-        &self,
-        side: Side,
-    ) -> Result<impl Iterator<Item = Result<String, TextError>> + use<>, TextError> {
+    pub fn texts(&self, side: Side) -> Result<impl Iterator<Item = Result<String, TextError>> + use<>, TextError> {
         Ok(self.pairs()?.flat_map(move |pair| {
             let [first, second] = match (pair, side) {
                 (Ok(pair), Side::Source) => [Some(Ok(pair.source)), None],
@@ -185,20 +164,9 @@ pub struct Pairs {
 }
 
 enum Reader {
-    Lines {
-        source: Box<LineReader>,
-        target: Box<LineReader>,
-    },
-    Tsv {
-        lines: Box<LineReader>,
-        source_column: usize,
-        target_column: usize,
-    },
-    Json {
-        lines: Box<LineReader>,
-        source_language: String,
-        target_language: String,
-    },
+    Lines { source: Box<LineReader>, target: Box<LineReader> },
+    Tsv { lines: Box<LineReader>, source_column: usize, target_column: usize },
+    Json { lines: Box<LineReader>, source_language: String, target_language: String },
     Tmx(Box<TmxReader>),
 }
 
@@ -222,9 +190,7 @@ impl Pairs {
         }
         Some(match &self.reader {
             Reader::Lines { source, target } => combined_hash(&[source.digest(), target.digest()]),
-            Reader::Tsv { lines, .. } | Reader::Json { lines, .. } => {
-                combined_hash(&[lines.digest()])
-            }
+            Reader::Tsv { lines, .. } | Reader::Json { lines, .. } => combined_hash(&[lines.digest()]),
             Reader::Tmx(reader) => combined_hash(&[reader.digest()]),
         })
     }
@@ -259,16 +225,10 @@ impl Reader {
     fn next_pair(&mut self, skipped: &mut SkipReport) -> Result<Option<Pair>, TextError> {
         match self {
             Self::Lines { source, target } => aligned_pair(source, target),
-            Self::Tsv {
-                lines,
-                source_column,
-                target_column,
-            } => tsv_pair(lines, *source_column, *target_column),
-            Self::Json {
-                lines,
-                source_language,
-                target_language,
-            } => json_pair(lines, source_language, target_language),
+            Self::Tsv { lines, source_column, target_column } => tsv_pair(lines, *source_column, *target_column),
+            Self::Json { lines, source_language, target_language } => {
+                json_pair(lines, source_language, target_language)
+            }
             Self::Tmx(reader) => reader.next_pair(skipped),
         }
     }
@@ -284,16 +244,11 @@ impl Reader {
     }
 }
 
-fn aligned_pair(
-    source: &mut LineReader,
-    target: &mut LineReader,
-) -> Result<Option<Pair>, TextError> {
+fn aligned_pair(source: &mut LineReader, target: &mut LineReader) -> Result<Option<Pair>, TextError> {
     match (source.advance()?, target.advance()?) {
-        (true, true) => Ok(Some(Pair {
-            source: source.text().to_owned(),
-            target: target.text().to_owned(),
-            line: source.line(),
-        })),
+        (true, true) => {
+            Ok(Some(Pair { source: source.text().to_owned(), target: target.text().to_owned(), line: source.line() }))
+        }
         (false, false) => Ok(None),
         _ => Err(TextError::UnequalLines {
             source_lines: source.count_lines()?,
@@ -304,21 +259,15 @@ fn aligned_pair(
     }
 }
 
-fn tsv_pair(
-    lines: &mut LineReader,
-    source_column: usize,
-    target_column: usize,
-) -> Result<Option<Pair>, TextError> {
+fn tsv_pair(lines: &mut LineReader, source_column: usize, target_column: usize) -> Result<Option<Pair>, TextError> {
     if !lines.advance()? {
         return Ok(None);
     }
     let column = |index| lines.text().split('\t').nth(index);
     match (column(source_column), column(target_column)) {
-        (Some(source), Some(target)) => Ok(Some(Pair {
-            source: source.to_owned(),
-            target: target.to_owned(),
-            line: lines.line(),
-        })),
+        (Some(source), Some(target)) => {
+            Ok(Some(Pair { source: source.to_owned(), target: target.to_owned(), line: lines.line() }))
+        }
         _ => Err(TextError::MissingColumn {
             path: lines.path().to_owned(),
             line: lines.line(),
@@ -328,11 +277,7 @@ fn tsv_pair(
     }
 }
 
-fn json_pair(
-    lines: &mut LineReader,
-    source_language: &str,
-    target_language: &str,
-) -> Result<Option<Pair>, TextError> {
+fn json_pair(lines: &mut LineReader, source_language: &str, target_language: &str) -> Result<Option<Pair>, TextError> {
     let Some(mut record) = next_record(lines)? else {
         return Ok(None);
     };
@@ -343,11 +288,7 @@ fn json_pair(
         };
         take_string(lines, language, field)
     };
-    Ok(Some(Pair {
-        source: side(source_language)?,
-        target: side(target_language)?,
-        line: lines.line(),
-    }))
+    Ok(Some(Pair { source: side(source_language)?, target: side(target_language)?, line: lines.line() }))
 }
 
 /// The next JSON record; lines of white space between records are passed over.
@@ -366,11 +307,7 @@ pub(super) fn next_record(lines: &mut LineReader) -> Result<Option<Value>, TextE
 }
 
 /// Takes the string out of a record's field.
-pub(super) fn take_string(
-    lines: &LineReader,
-    name: &str,
-    field: Option<&mut Value>,
-) -> Result<String, TextError> {
+pub(super) fn take_string(lines: &LineReader, name: &str, field: Option<&mut Value>) -> Result<String, TextError> {
     let found = match field {
         Some(Value::String(text)) => return Ok(std::mem::take(text)),
         None => "no such field",

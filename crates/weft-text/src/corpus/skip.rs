@@ -77,10 +77,7 @@ impl SkipReport {
         let skipped = self.reasons.entry(reason).or_default();
         skipped.count += 1;
         if skipped.places.len() < MAX_PLACES {
-            skipped.places.push(Place {
-                path: path.to_owned(),
-                line,
-            });
+            skipped.places.push(Place { path: path.to_owned(), line });
         }
     }
 
@@ -101,9 +98,7 @@ impl SkipReport {
 
     /// The first places for a reason.
     pub fn places(&self, reason: SkipReason) -> &[Place] {
-        self.reasons
-            .get(&reason)
-            .map_or(&[], |skipped| &skipped.places)
+        self.reasons.get(&reason).map_or(&[], |skipped| &skipped.places)
     }
 
     /// Items left out for any reason.
@@ -127,11 +122,7 @@ impl fmt::Display for SkipReport {
                 let comma = if index == 0 { "" } else { ", " };
                 write!(formatter, "{comma}{place}")?;
             }
-            let more = if skipped.count > skipped.places.len() {
-                ", ...)"
-            } else {
-                ")"
-            };
+            let more = if skipped.count > skipped.places.len() { ", ...)" } else { ")" };
             formatter.write_str(more)?;
         }
         Ok(())

@@ -70,24 +70,15 @@ impl TextCorpus {
         let mut skipped = SkipReport::default();
         let mut files = VecDeque::new();
         for path in &self.paths {
-            let metadata = path.metadata().map_err(|source| TextError::Open {
-                path: path.clone(),
-                source,
-            })?;
+            let metadata = path.metadata().map_err(|source| TextError::Open { path: path.clone(), source })?;
             if metadata.is_dir() {
                 walk(path, &mut files, &mut skipped)?;
             } else {
-                files.push_back(Listed {
-                    path: path.clone(),
-                    in_folder: false,
-                });
+                files.push_back(Listed { path: path.clone(), in_folder: false });
             }
         }
         if files.is_empty() {
-            return Err(TextError::NothingLeft {
-                paths: self.path_list(),
-                skipped,
-            });
+            return Err(TextError::NothingLeft { paths: self.path_list(), skipped });
         }
         Ok(TextPieces {
             corpus: self.clone(),
@@ -104,9 +95,7 @@ impl TextCorpus {
     ///
     /// # Errors
     /// Like [`TextCorpus::pieces`].
-    pub fn texts(
-        &self,
-    ) -> Result<impl Iterator<Item = Result<String, TextError>> + use<>, TextError> {
+    pub fn texts(&self) -> Result<impl Iterator<Item = Result<String, TextError>> + use<>, TextError> {
         Ok(self.pieces()?.map(|piece| piece.map(|piece| piece.text)))
     }
 
@@ -119,15 +108,8 @@ impl TextCorpus {
             TextFormat::Plain => false,
             TextFormat::JsonLines => true,
             TextFormat::ByName => {
-                let name = path
-                    .file_name()
-                    .unwrap_or_default()
-                    .to_string_lossy()
-                    .to_lowercase();
-                let name = name
-                    .strip_suffix(".gz")
-                    .or_else(|| name.strip_suffix(".zst"))
-                    .unwrap_or(&name);
+                let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+                let name = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
                 name.ends_with(".jsonl") || name.ends_with(".ndjson")
             }
         }
@@ -139,33 +121,20 @@ struct Listed {
     in_folder: bool,
 }
 
-fn walk(
-    folder: &Path,
-    files: &mut VecDeque<Listed>,
-    skipped: &mut SkipReport,
-) -> Result<(), TextError> {
-    let open_error = |source| TextError::Open {
-        path: folder.to_owned(),
-        source,
-    };
+fn walk(folder: &Path, files: &mut VecDeque<Listed>, skipped: &mut SkipReport) -> Result<(), TextError> {
+    let open_error = |source| TextError::Open { path: folder.to_owned(), source };
     let entries = std::fs::read_dir(folder).map_err(open_error)?;
     let mut entries = entries.collect::<Result<Vec<_>, _>>().map_err(open_error)?;
     entries.sort_by_key(std::fs::DirEntry::file_name);
     for entry in entries {
         let path = entry.path();
-        let kind = entry.file_type().map_err(|source| TextError::Open {
-            path: path.clone(),
-            source,
-        })?;
+        let kind = entry.file_type().map_err(|source| TextError::Open { path: path.clone(), source })?;
         if entry.file_name().to_string_lossy().starts_with('.') {
             skipped.add(SkipReason::HiddenFile, &path, 0);
         } else if kind.is_dir() {
             walk(&path, files, skipped)?;
         } else if path.is_file() {
-            files.push_back(Listed {
-                path,
-                in_folder: true,
-            });
+            files.push_back(Listed { path, in_folder: true });
         } else {
             // Also folders behind symbolic links: following them could lead in circles.
             skipped.add(SkipReason::NotAFile, &path, 0);
@@ -207,11 +176,7 @@ impl TextPieces {
     fn next_piece(&mut self) -> Result<Option<TextPiece>, TextError> {
         loop {
             if let Some(open) = &mut self.open {
-                let piece = if open.json {
-                    open.next_record(&self.corpus.json_field)?
-                } else {
-                    open.next_lines()?
-                };
+                let piece = if open.json { open.next_record(&self.corpus.json_field)? } else { open.next_lines()? };
                 if piece.is_some() {
                     self.found_text = true;
                     return Ok(piece);
@@ -223,20 +188,13 @@ impl TextPieces {
                 if self.found_text {
                     return Ok(None);
                 }
-                return Err(TextError::NothingLeft {
-                    paths: self.corpus.path_list(),
-                    skipped: self.skipped.clone(),
-                });
+                return Err(TextError::NothingLeft { paths: self.corpus.path_list(), skipped: self.skipped.clone() });
             };
             match LineReader::open(&path) {
                 Ok(mut lines) => {
                     let json = self.corpus.is_json_lines(&path);
                     let pending = !json && lines.advance()?;
-                    self.open = Some(OpenFile {
-                        lines,
-                        json,
-                        pending,
-                    });
+                    self.open = Some(OpenFile { lines, json, pending });
                 }
                 Err(TextError::EmptyFile { .. }) if in_folder => {
                     self.skipped.add(SkipReason::EmptyFile, &path, 0);
@@ -266,12 +224,7 @@ impl OpenFile {
             return Ok(None);
         };
         let text = take_string(&self.lines, field, record.get_mut(field))?;
-        Ok(Some(TextPiece {
-            text,
-            path: self.lines.path().to_owned(),
-            line: self.lines.line(),
-            ends_document: true,
-        }))
+        Ok(Some(TextPiece { text, path: self.lines.path().to_owned(), line: self.lines.line(), ends_document: true }))
     }
 
     /// Lines up to a good place to cut: before a line that does not begin with white space, so that the cut falls
@@ -295,11 +248,6 @@ impl OpenFile {
             }
             self.pending = self.lines.advance()?;
         }
-        Ok(Some(TextPiece {
-            text,
-            path: self.lines.path().to_owned(),
-            line,
-            ends_document: !self.pending,
-        }))
+        Ok(Some(TextPiece { text, path: self.lines.path().to_owned(), line, ends_document: !self.pending }))
     }
 }

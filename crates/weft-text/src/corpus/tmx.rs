@@ -47,11 +47,7 @@ struct Unit {
 }
 
 impl TmxReader {
-    pub(super) fn open(
-        path: &Path,
-        source_language: &str,
-        target_language: &str,
-    ) -> Result<Self, TextError> {
+    pub(super) fn open(path: &Path, source_language: &str, target_language: &str) -> Result<Self, TextError> {
         Ok(Self {
             reader: Reader::from_reader(open_nonempty(path)?),
             buffer: Vec::new(),
@@ -74,23 +70,14 @@ impl TmxReader {
     }
 
     /// The next unit that has both languages; the others are counted as skipped.
-    pub(super) fn next_pair(
-        &mut self,
-        skipped: &mut SkipReport,
-    ) -> Result<Option<Pair>, TextError> {
+    pub(super) fn next_pair(&mut self, skipped: &mut SkipReport) -> Result<Option<Pair>, TextError> {
         loop {
             let line = self.reader.get_ref().line();
             let mut buffer = std::mem::take(&mut self.buffer);
             buffer.clear();
             let event = self.reader.read_event_into(&mut buffer);
-            let event = event.map_err(|error| {
-                xml_error(
-                    &self.path,
-                    self.reader.get_ref(),
-                    self.reader.buffer_position(),
-                    error,
-                )
-            })?;
+            let event = event
+                .map_err(|error| xml_error(&self.path, self.reader.get_ref(), self.reader.buffer_position(), error))?;
             let finished = matches!(event, Event::Eof);
             let unit = self.take_event(event, line)?;
             self.buffer = buffer;
@@ -102,11 +89,7 @@ impl TmxReader {
             match unit.sides {
                 [Some(source), Some(target)] => {
                     self.complete_units += 1;
-                    return Ok(Some(Pair {
-                        source: one_line(&source),
-                        target: one_line(&target),
-                        line: unit.line,
-                    }));
+                    return Ok(Some(Pair { source: one_line(&source), target: one_line(&target), line: unit.line }));
                 }
                 _ => skipped.add(SkipReason::MissingLanguage, &self.path, unit.line),
             }
@@ -138,10 +121,7 @@ impl TmxReader {
     fn start(&mut self, element: &BytesStart<'_>, line: usize) -> Result<(), TextError> {
         let name = element.name().into_inner();
         if name == "tu" {
-            self.unit = Some(Unit {
-                line,
-                ..Unit::default()
-            });
+            self.unit = Some(Unit { line, ..Unit::default() });
             return Ok(());
         }
         let Some(unit) = &mut self.unit else {
@@ -174,12 +154,7 @@ impl TmxReader {
             "seg" => {
                 unit.code_depth = 0;
                 if let (Some(segment), Some(wanted)) = (unit.segment.take(), unit.variant) {
-                    for (side, _) in unit
-                        .sides
-                        .iter_mut()
-                        .zip(wanted)
-                        .filter(|(_, wanted)| *wanted)
-                    {
+                    for (side, _) in unit.sides.iter_mut().zip(wanted).filter(|(_, wanted)| *wanted) {
                         // The first variant of a language counts, so that `en` finds en-GB where it stands first.
                         side.get_or_insert_with(|| segment.clone());
                     }
@@ -191,12 +166,7 @@ impl TmxReader {
     }
 
     fn push(&mut self, text: &str) {
-        if let Some(Unit {
-            segment: Some(segment),
-            code_depth: 0,
-            ..
-        }) = &mut self.unit
-        {
+        if let Some(Unit { segment: Some(segment), code_depth: 0, .. }) = &mut self.unit {
             segment.push_str(text);
         }
     }
@@ -209,9 +179,7 @@ impl TmxReader {
         };
         match reference.resolve_char_ref() {
             Ok(Some(character)) => Ok(character.to_string()),
-            Ok(None) => resolve_predefined_entity(reference)
-                .map(str::to_owned)
-                .ok_or_else(unknown),
+            Ok(None) => resolve_predefined_entity(reference).map(str::to_owned).ok_or_else(unknown),
             Err(_) => Err(unknown()),
         }
     }
@@ -251,14 +219,11 @@ pub(super) fn first_languages(path: &Path) -> Result<(Option<String>, Vec<String
     loop {
         buffer.clear();
         let event = reader.read_event_into(&mut buffer);
-        let event = event
-            .map_err(|error| xml_error(path, reader.get_ref(), reader.buffer_position(), error))?;
+        let event = event.map_err(|error| xml_error(path, reader.get_ref(), reader.buffer_position(), error))?;
         match event {
             Event::Start(element) | Event::Empty(element) => match element.name().into_inner() {
                 // `*all*` means that every language may be the source.
-                "header" => {
-                    header = attribute(&element, "srclang").filter(|language| language != "*all*")
-                }
+                "header" => header = attribute(&element, "srclang").filter(|language| language != "*all*"),
                 "tuv" => languages.extend(language_of(&element)),
                 _ => {}
             },
@@ -283,14 +248,8 @@ fn open_nonempty(path: &Path) -> Result<Input, TextError> {
     let mut input = Input::open(path)?;
     match input.fill_buf().map(<[u8]>::is_empty) {
         Ok(false) => Ok(input),
-        Ok(true) => Err(TextError::EmptyFile {
-            path: path.to_owned(),
-        }),
-        Err(source) => Err(TextError::Read {
-            path: path.to_owned(),
-            line: 0,
-            source,
-        }),
+        Ok(true) => Err(TextError::EmptyFile { path: path.to_owned() }),
+        Err(source) => Err(TextError::Read { path: path.to_owned(), line: 0, source }),
     }
 }
 
@@ -308,22 +267,14 @@ fn one_line(segment: &str) -> String {
     if !segment.contains('\n') {
         return segment.to_owned();
     }
-    let parts: Vec<&str> = segment
-        .split('\n')
-        .map(str::trim)
-        .filter(|part| !part.is_empty())
-        .collect();
+    let parts: Vec<&str> = segment.split('\n').map(str::trim).filter(|part| !part.is_empty()).collect();
     parts.join(" ")
 }
 
 fn xml_error(path: &Path, input: &Input, offset: u64, error: XmlError) -> TextError {
     let (path, line) = (path.to_owned(), input.line());
     match error {
-        XmlError::Io(source) => TextError::Read {
-            path,
-            line,
-            source: std::io::Error::new(source.kind(), source),
-        },
+        XmlError::Io(source) => TextError::Read { path, line, source: std::io::Error::new(source.kind(), source) },
         XmlError::Encoding(_) => TextError::InvalidUtf8 { path, line, offset },
         source => TextError::Xml { path, line, source },
     }

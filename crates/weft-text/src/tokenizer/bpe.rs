@@ -36,10 +36,8 @@ pub(super) fn learn_merges(
             note(&mut positions, pair, index as u32);
         }
     }
-    let mut queue: BinaryHeap<(i64, Reverse<Pair>)> = counts
-        .iter()
-        .map(|(&pair, &count)| (count, Reverse(pair)))
-        .collect();
+    let mut queue: BinaryHeap<(i64, Reverse<Pair>)> =
+        counts.iter().map(|(&pair, &count)| (count, Reverse(pair))).collect();
 
     let mut merges = Vec::new();
     let mut merged: HashMap<Pair, u32> = HashMap::new();
@@ -90,11 +88,7 @@ pub(super) fn learn_merges(
         counts.remove(&pair);
         changed.sort_unstable();
         changed.dedup();
-        queue.extend(
-            changed
-                .into_iter()
-                .filter_map(|pair| counts.get(&pair).map(|&count| (count, Reverse(pair)))),
-        );
+        queue.extend(changed.into_iter().filter_map(|pair| counts.get(&pair).map(|&count| (count, Reverse(pair)))));
     }
     merges
 }

@@ -25,18 +25,13 @@ pub(super) type TokenBytes = Vec<Option<Box<[u8]>>>;
 pub(super) fn token_bytes(inner: &Inner, size: usize) -> Option<TokenBytes> {
     let decoder = serde_json::to_value(inner.get_decoder()?).ok()?;
     let byte_level = decoder["type"] == "ByteLevel";
-    let byte_fallback = decoder
-        == json!({"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]});
+    let byte_fallback =
+        decoder == json!({"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]});
     if !byte_level && !byte_fallback {
         return None;
     }
     let characters = byte_characters();
-    let byte_of = |character: char| {
-        characters
-            .iter()
-            .position(|&one| one == character)
-            .map(|byte| byte as u8)
-    };
+    let byte_of = |character: char| characters.iter().position(|&one| one == character).map(|byte| byte as u8);
     let mut table = vec![None; size];
     for (token, id) in inner.get_vocab(true) {
         let bytes = if byte_level {
@@ -45,17 +40,9 @@ pub(super) fn token_bytes(inner: &Inner, size: usize) -> Option<TokenBytes> {
         } else {
             byte_token(&token).map(|byte| vec![byte])
         };
-        table[id as usize] = Some(
-            bytes
-                .unwrap_or_else(|| token.into_bytes())
-                .into_boxed_slice(),
-        );
+        table[id as usize] = Some(bytes.unwrap_or_else(|| token.into_bytes()).into_boxed_slice());
     }
-    for (id, _) in inner
-        .get_added_tokens_decoder()
-        .into_iter()
-        .filter(|(_, token)| token.special)
-    {
+    for (id, _) in inner.get_added_tokens_decoder().into_iter().filter(|(_, token)| token.special) {
         table[id as usize] = None;
     }
     Some(table)
@@ -64,11 +51,7 @@ pub(super) fn token_bytes(inner: &Inner, size: usize) -> Option<TokenBytes> {
 /// The byte that a byte-fallback token such as `<0xE2>` stands for.
 fn byte_token(token: &str) -> Option<u8> {
     let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
-    if digits.len() == 2 {
-        u8::from_str_radix(digits, 16).ok()
-    } else {
-        None
-    }
+    if digits.len() == 2 { u8::from_str_radix(digits, 16).ok() } else { None }
 }
 
 /// A piece of text for people: spaces as `▁`, line ends and tabs as arrows, other invisible characters and stray
@@ -84,9 +67,7 @@ pub(super) fn readable(bytes: &[u8]) -> String {
                 '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202f}' | '\u{feff}' => {
                     text.extend(character.escape_unicode());
                 }
-                other if other.is_control() || other.is_whitespace() => {
-                    text.extend(other.escape_unicode())
-                }
+                other if other.is_control() || other.is_whitespace() => text.extend(other.escape_unicode()),
                 other => text.push(other),
             }
         }

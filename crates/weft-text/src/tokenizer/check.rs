@@ -14,9 +14,7 @@ pub(super) fn check(file: &Value) -> Result<(), Cause> {
     if let Some(vocabulary) = model["vocab"].as_object() {
         for (token, id) in vocabulary {
             if id.as_u64().is_none_or(|id| id > MAX_ID) {
-                return Err(
-                    format!("token {token:?} has id {id}, wanted a number up to {MAX_ID}").into(),
-                );
+                return Err(format!("token {token:?} has id {id}, wanted a number up to {MAX_ID}").into());
             }
         }
     }
@@ -36,17 +34,13 @@ fn check_merges(model: &Value) -> Result<(), Cause> {
     let Some(merges) = model["merges"].as_array() else {
         return Ok(());
     };
-    let prefix = model["continuing_subword_prefix"]
-        .as_str()
-        .unwrap_or_default();
+    let prefix = model["continuing_subword_prefix"].as_str().unwrap_or_default();
     let known = |token: &str| model["vocab"].get(token).is_some();
     for (rank, merge) in merges.iter().enumerate() {
         let parts = match merge {
             Value::String(text) => text.split_once(' '),
             Value::Array(parts) => match parts.as_slice() {
-                [Value::String(first), Value::String(second)] => {
-                    Some((first.as_str(), second.as_str()))
-                }
+                [Value::String(first), Value::String(second)] => Some((first.as_str(), second.as_str())),
                 _ => None,
             },
             _ => None,
@@ -56,11 +50,12 @@ fn check_merges(model: &Value) -> Result<(), Cause> {
         };
         let fits = known(first)
             && known(second)
-            && second
-                .get(prefix.len()..)
-                .is_some_and(|rest| known(&format!("{first}{rest}")));
+            && second.get(prefix.len()..).is_some_and(|rest| known(&format!("{first}{rest}")));
         if !fits {
-            return Err(format!("merge {rank} joins {first:?} and {second:?}, which are not in the vocabulary with their union").into());
+            return Err(format!(
+                "merge {rank} joins {first:?} and {second:?}, which are not in the vocabulary with their union"
+            )
+            .into());
         }
     }
     Ok(())

@@ -82,9 +82,7 @@ struct Parts {
 impl std::fmt::Debug for Tokenizer {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut shown = formatter.debug_struct("Tokenizer");
-        shown
-            .field("vocab_size", &self.vocab_size())
-            .field("special_tokens", &self.special_tokens());
+        shown.field("vocab_size", &self.vocab_size()).field("special_tokens", &self.special_tokens());
         shown.field("hash", &self.hash()).finish()
     }
 }
@@ -104,10 +102,7 @@ impl Tokenizer {
     /// A file that cannot be read, that is no tokenizer, or whose tokenizer has no end-of-sequence token.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, TextError> {
         let path = path.as_ref();
-        let json = std::fs::read(path).map_err(|source| TextError::Open {
-            path: path.to_owned(),
-            source,
-        })?;
+        let json = std::fs::read(path).map_err(|source| TextError::Open { path: path.to_owned(), source })?;
         Self::parse(&json, path)
     }
 
@@ -120,12 +115,8 @@ impl Tokenizer {
     }
 
     fn parse(json: &[u8], path: &Path) -> Result<Self, TextError> {
-        let bad = |source: Cause| TextError::TokenizerFile {
-            path: path.to_owned(),
-            source,
-        };
-        let file: serde_json::Value =
-            serde_json::from_slice(json).map_err(|error| bad(error.into()))?;
+        let bad = |source: Cause| TextError::TokenizerFile { path: path.to_owned(), source };
+        let file: serde_json::Value = serde_json::from_slice(json).map_err(|error| bad(error.into()))?;
         check::check(&file).map_err(bad)?;
         let mut inner = guarded(|| Inner::from_bytes(json)).map_err(bad)?;
         // Cutting and filling belong to the batches; a limit in the file would cut texts silently.
@@ -135,25 +126,13 @@ impl Tokenizer {
     }
 
     fn from_inner(mut inner: Inner) -> Result<Self, TextError> {
-        let bad = |source: Cause| TextError::TokenizerFile {
-            path: "tokenizer.json".into(),
-            source,
-        };
+        let bad = |source: Cause| TextError::TokenizerFile { path: "tokenizer.json".into(), source };
         // The name of a special token in a text is text.
         inner.set_encode_special_tokens(true);
         let special = SpecialTokens::of(&inner)?;
-        let size = inner
-            .get_vocab(true)
-            .values()
-            .max()
-            .map_or(0, |&id| id as usize + 1);
+        let size = inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
         if size as u64 > check::MAX_ID + 1 {
-            return Err(bad(format!(
-                "the largest id is {}, wanted at most {}",
-                size - 1,
-                check::MAX_ID
-            )
-            .into()));
+            return Err(bad(format!("the largest id is {}, wanted at most {}", size - 1, check::MAX_ID).into()));
         }
         let mut json = inner.to_string(true).map_err(bad)?;
         json.push('\n');
@@ -181,10 +160,7 @@ impl Tokenizer {
     /// A file that cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), TextError> {
         let path = path.as_ref();
-        std::fs::write(path, self.to_json()).map_err(|source| TextError::Write {
-            path: path.to_owned(),
-            source,
-        })
+        std::fs::write(path, self.to_json()).map_err(|source| TextError::Write { path: path.to_owned(), source })
     }
 
     /// The SHA-256 of [`Tokenizer::to_json`] in hexadecimal: two tokenizers with one hash encode alike.
@@ -228,10 +204,8 @@ impl Tokenizer {
     /// Only for imported tokenizers that cannot encode the text.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TextError> {
         let encoding = guarded(|| self.inner.tokenizer.encode_fast(text, false));
-        let encoding = encoding.map_err(|source| TextError::Encode {
-            text: text.chars().take(40).collect(),
-            source,
-        })?;
+        let encoding =
+            encoding.map_err(|source| TextError::Encode { text: text.chars().take(40).collect(), source })?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -239,14 +213,8 @@ impl Tokenizer {
     ///
     /// # Errors
     /// Like [`Tokenizer::encode`].
-    pub fn encode_batch<T: AsRef<str> + Sync>(
-        &self,
-        texts: &[T],
-    ) -> Result<Vec<Vec<u32>>, TextError> {
-        texts
-            .par_iter()
-            .map(|text| self.encode(text.as_ref()))
-            .collect()
+    pub fn encode_batch<T: AsRef<str> + Sync>(&self, texts: &[T]) -> Result<Vec<Vec<u32>>, TextError> {
+        texts.par_iter().map(|text| self.encode(text.as_ref())).collect()
     }
 
     /// The text of some ids; special tokens and ids beyond the vocabulary are left out, and bytes that are not UTF-8
@@ -257,19 +225,13 @@ impl Tokenizer {
     pub fn decode(&self, ids: &[u32]) -> Result<String, TextError> {
         match &self.inner.bytes {
             Some(table) => {
-                let tokens = ids
-                    .iter()
-                    .filter_map(|&id| table.get(id as usize)?.as_deref());
+                let tokens = ids.iter().filter_map(|&id| table.get(id as usize)?.as_deref());
                 let bytes: Vec<u8> = tokens.flatten().copied().collect();
                 Ok(String::from_utf8(bytes)
                     .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
             }
-            None => guarded(|| self.inner.tokenizer.decode(ids, true)).map_err(|source| {
-                TextError::Decode {
-                    count: ids.len(),
-                    source,
-                }
-            }),
+            None => guarded(|| self.inner.tokenizer.decode(ids, true))
+                .map_err(|source| TextError::Decode { count: ids.len(), source }),
         }
     }
 
@@ -285,9 +247,7 @@ impl Tokenizer {
     pub fn byte_count(&self, ids: &[u32]) -> Result<usize, TextError> {
         match &self.inner.bytes {
             Some(table) => {
-                let lengths = ids
-                    .iter()
-                    .filter_map(|&id| Some(table.get(id as usize)?.as_deref()?.len()));
+                let lengths = ids.iter().filter_map(|&id| Some(table.get(id as usize)?.as_deref()?.len()));
                 Ok(lengths.sum())
             }
             None => Ok(self.decode(ids)?.len()),
@@ -296,11 +256,7 @@ impl Tokenizer {
 
     /// A token for people, as in the labels of a plot: spaces as `▁`, invisible characters and stray bytes escaped.
     pub fn token_text(&self, id: u32) -> String {
-        let bytes = self
-            .inner
-            .bytes
-            .as_ref()
-            .and_then(|table| table.get(id as usize)?.as_deref());
+        let bytes = self.inner.bytes.as_ref().and_then(|table| table.get(id as usize)?.as_deref());
         match (bytes, self.inner.tokenizer.id_to_token(id)) {
             (Some(bytes), _) => bytes::readable(bytes),
             (None, Some(token)) => bytes::readable(token.as_bytes()),

@@ -7,23 +7,8 @@ use crate::error::TextError;
 /// Names under which tokenizers of other projects have these tokens, the likeliest first.
 const PAD: &[&str] = &["<pad>", "[PAD]", "<|pad|>", "<|padding|>"];
 const UNKNOWN: &[&str] = &["<unk>", "[UNK]", "<|unk|>"];
-const BEGIN: &[&str] = &[
-    "<s>",
-    "<bos>",
-    "[BOS]",
-    "<|begin_of_text|>",
-    "<|startoftext|>",
-    "[CLS]",
-];
-const END: &[&str] = &[
-    "</s>",
-    "<eos>",
-    "[EOS]",
-    "<|endoftext|>",
-    "<|end_of_text|>",
-    "<|im_end|>",
-    "[SEP]",
-];
+const BEGIN: &[&str] = &["<s>", "<bos>", "[BOS]", "<|begin_of_text|>", "<|startoftext|>", "[CLS]"];
+const END: &[&str] = &["</s>", "<eos>", "[EOS]", "<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "[SEP]"];
 
 /// The ids of the special tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

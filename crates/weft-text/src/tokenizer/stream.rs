@@ -19,12 +19,7 @@ const CONTEXT_IDS: usize = 8;
 
 impl<'tokenizer> TextStream<'tokenizer> {
     pub(super) fn new(tokenizer: &'tokenizer Tokenizer) -> Self {
-        Self {
-            tokenizer,
-            bytes: Vec::new(),
-            ids: Vec::new(),
-            shown: String::new(),
-        }
+        Self { tokenizer, bytes: Vec::new(), ids: Vec::new(), shown: String::new() }
     }
 
     /// Takes the next id and returns the text that is whole now, often one piece, sometimes nothing.
@@ -51,10 +46,7 @@ impl<'tokenizer> TextStream<'tokenizer> {
             return Ok(String::from_utf8_lossy(&std::mem::take(&mut self.bytes)).into_owned());
         }
         let text = self.tokenizer.decode(&self.ids)?;
-        Ok(text
-            .strip_prefix(&self.shown)
-            .unwrap_or_default()
-            .to_owned())
+        Ok(text.strip_prefix(&self.shown).unwrap_or_default().to_owned())
     }
 
     fn take_whole(&mut self) -> String {

@@ -87,9 +87,7 @@ fn assert_lossless(tokenizer: &Tokenizer, text: &str) {
 #[test]
 fn odd_texts_survive() {
     for tokenizer in TRAINED.iter() {
-        ODD.iter()
-            .chain(&SENTENCES)
-            .for_each(|text| assert_lossless(tokenizer, text));
+        ODD.iter().chain(&SENTENCES).for_each(|text| assert_lossless(tokenizer, text));
     }
 }
 
@@ -130,15 +128,7 @@ proptest! {
 #[test]
 fn special_tokens_have_fixed_ids_and_are_not_decoded() {
     for tokenizer in TRAINED.iter() {
-        assert_eq!(
-            tokenizer.special_tokens(),
-            SpecialTokens {
-                pad: 0,
-                unk: 1,
-                bos: 2,
-                eos: 3
-            }
-        );
+        assert_eq!(tokenizer.special_tokens(), SpecialTokens { pad: 0, unk: 1, bos: 2, eos: 3 });
         let mut ids = vec![2];
         ids.extend(tokenizer.encode("a weaver").unwrap());
         ids.extend([3, 0, 0, 1_000_000]);
@@ -153,34 +143,16 @@ fn special_tokens_have_fixed_ids_and_are_not_decoded() {
 fn training_repeats_to_the_byte_on_any_number_of_threads() {
     for (kind, first) in KINDS.into_iter().zip(TRAINED.iter()) {
         for threads in [1, 2, 5] {
-            let pool = rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build()
-                .unwrap();
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let again = pool.install(|| train(kind));
-            assert_eq!(
-                again.to_json(),
-                first.to_json(),
-                "{kind:?} on {threads} threads"
-            );
+            assert_eq!(again.to_json(), first.to_json(), "{kind:?} on {threads} threads");
         }
     }
     // Maps are seeded anew in every process, so a hash that was recorded in another one says more.
-    assert_eq!(
-        TRAINED
-            .iter()
-            .map(|tokenizer| &tokenizer.hash()[..16])
-            .collect::<Vec<_>>(),
-        RECORDED_HASHES
-    );
+    assert_eq!(TRAINED.iter().map(|tokenizer| &tokenizer.hash()[..16]).collect::<Vec<_>>(), RECORDED_HASHES);
 }
 
-const RECORDED_HASHES: [&str; 4] = [
-    "d80cda2544a493f0",
-    "238046b91ab8466c",
-    "05583fc1a8338f0f",
-    "0523a7ce271c4f55",
-];
+const RECORDED_HASHES: [&str; 4] = ["d80cda2544a493f0", "238046b91ab8466c", "05583fc1a8338f0f", "0523a7ce271c4f55"];
 
 #[test]
 fn saving_and_loading_keeps_everything() {
@@ -193,10 +165,7 @@ fn saving_and_loading_keeps_everything() {
         assert_eq!(loaded.hash(), crate::hash_file(&path).unwrap());
         assert_eq!(loaded.special_tokens(), tokenizer.special_tokens());
         for text in ODD.iter().chain(&SENTENCES) {
-            assert_eq!(
-                loaded.encode(text).unwrap(),
-                tokenizer.encode(text).unwrap()
-            );
+            assert_eq!(loaded.encode(text).unwrap(), tokenizer.encode(text).unwrap());
             assert_lossless(&loaded, text);
         }
     }
@@ -207,25 +176,15 @@ fn saving_and_loading_keeps_everything() {
 #[test]
 fn tokens_compress_what_was_trained_on() {
     let count = |tokenizer: &Tokenizer| -> usize {
-        SENTENCES
-            .iter()
-            .map(|sentence| tokenizer.encode(sentence).unwrap().len())
-            .sum()
+        SENTENCES.iter().map(|sentence| tokenizer.encode(sentence).unwrap().len()).sum()
     };
     let [bpe, unigram, byte_bpe, characters] = [0, 1, 2, 3].map(|index| count(&TRAINED[index]));
-    let all_characters: usize = SENTENCES
-        .iter()
-        .map(|sentence| sentence.chars().count())
-        .sum();
+    let all_characters: usize = SENTENCES.iter().map(|sentence| sentence.chars().count()).sum();
     assert_eq!(characters, all_characters);
     assert!(bpe * 2 < characters, "{bpe} of {characters}");
     assert!(unigram * 2 < characters, "{unigram} of {characters}");
     assert!(byte_bpe * 2 < characters, "{byte_bpe} of {characters}");
-    assert!(
-        TRAINED[..3]
-            .iter()
-            .all(|tokenizer| tokenizer.vocab_size() <= 700)
-    );
+    assert!(TRAINED[..3].iter().all(|tokenizer| tokenizer.vocab_size() <= 700));
 }
 
 #[test]
@@ -233,9 +192,7 @@ fn merges_are_the_most_frequent_pairs_in_order() {
     // Counts: ab 6, bc 4 (of which 4 behind a), then abc 4; "z" occurs once.
     let texts = ["abc", "abc", "abc", "abc", "ab", "ab", "z"].map(|text| Ok(text.to_owned()));
     let tokenizer = Tokenizer::train(TokenizerKind::Bpe, 1000, texts.into_iter()).unwrap();
-    let learnt: Vec<String> = (260..tokenizer.vocab_size() as u32)
-        .map(|id| tokenizer.token_text(id))
-        .collect();
+    let learnt: Vec<String> = (260..tokenizer.vocab_size() as u32).map(|id| tokenizer.token_text(id)).collect();
     assert_eq!(learnt, ["a", "b", "c", "z", "ab", "abc"]);
     assert_eq!(tokenizer.encode("abcab").unwrap(), [265, 264]);
 }
@@ -243,29 +200,13 @@ fn merges_are_the_most_frequent_pairs_in_order() {
 #[test]
 fn unigram_pieces_go_to_what_is_frequent() {
     // Ten words, the n-th one 2^n times, and room for five pieces beside the characters.
-    let words = [
-        "bind", "cast", "hold", "land", "sight", "stand", "turn", "wind", "weave", "loom",
-    ];
-    let texts = words
-        .iter()
-        .enumerate()
-        .map(|(rank, word)| Ok(format!(" {word}").repeat(1 << rank)));
-    let characters = words
-        .concat()
-        .chars()
-        .collect::<std::collections::BTreeSet<_>>()
-        .len()
-        + 1;
+    let words = ["bind", "cast", "hold", "land", "sight", "stand", "turn", "wind", "weave", "loom"];
+    let texts = words.iter().enumerate().map(|(rank, word)| Ok(format!(" {word}").repeat(1 << rank)));
+    let characters = words.concat().chars().collect::<std::collections::BTreeSet<_>>().len() + 1;
     let tokenizer = Tokenizer::train(TokenizerKind::Unigram, 260 + characters + 5, texts).unwrap();
     assert_eq!(tokenizer.vocab_size(), 260 + characters + 5);
     let count = |word: &str| tokenizer.encode(&format!(" {word}")).unwrap().len();
-    assert_eq!(
-        words[6..]
-            .iter()
-            .map(|word| count(word))
-            .collect::<Vec<_>>(),
-        [1; 4]
-    );
+    assert_eq!(words[6..].iter().map(|word| count(word)).collect::<Vec<_>>(), [1; 4]);
     assert!(count("bind") > 1 && count("cast") > 1);
 }
 
@@ -273,24 +214,11 @@ fn unigram_pieces_go_to_what_is_frequent() {
 fn rare_characters_of_large_alphabets_become_bytes() {
     // 3,000 ideographs, the first ones frequent: far more than half of the room of 1,000.
     let text: String = (0..3000u32)
-        .flat_map(|i| {
-            std::iter::repeat_n(
-                char::from_u32(0x4e00 + i).unwrap(),
-                if i < 100 { 500 } else { 1 },
-            )
-        })
+        .flat_map(|i| std::iter::repeat_n(char::from_u32(0x4e00 + i).unwrap(), if i < 100 { 500 } else { 1 }))
         .collect();
-    for kind in [
-        TokenizerKind::Bpe,
-        TokenizerKind::Unigram,
-        TokenizerKind::Characters,
-    ] {
+    for kind in [TokenizerKind::Bpe, TokenizerKind::Unigram, TokenizerKind::Characters] {
         let tokenizer = Tokenizer::train(kind, 1000, std::iter::once(Ok(text.clone()))).unwrap();
-        assert!(
-            tokenizer.vocab_size() <= 1000,
-            "{kind:?}: {}",
-            tokenizer.vocab_size()
-        );
+        assert!(tokenizer.vocab_size() <= 1000, "{kind:?}: {}", tokenizer.vocab_size());
         assert_eq!(tokenizer.encode("一").unwrap().len(), 1);
         assert_eq!(tokenizer.encode("\u{59b7}").unwrap().len(), 3);
         assert_lossless(&tokenizer, &text);
@@ -303,39 +231,19 @@ fn impossible_trainings_are_errors() {
         let none = Tokenizer::train(kind, 1000, std::iter::empty()).unwrap_err();
         assert!(matches!(none, TextError::NoTrainingText), "{none:?}");
         let small = Tokenizer::train(kind, 260, texts()).unwrap_err();
-        assert!(
-            matches!(
-                small,
-                TextError::VocabularyTooSmall {
-                    wanted: 260,
-                    minimum: 261
-                }
-            ),
-            "{small:?}"
-        );
+        assert!(matches!(small, TextError::VocabularyTooSmall { wanted: 260, minimum: 261 }), "{small:?}");
         assert!(small.hint().unwrap().contains("261"));
-        let broken = [
-            Ok("a".to_owned()),
-            Err(TextError::EmptyFile { path: "x".into() }),
-        ];
-        assert!(matches!(
-            Tokenizer::train(kind, 1000, broken.into_iter()),
-            Err(TextError::EmptyFile { .. })
-        ));
+        let broken = [Ok("a".to_owned()), Err(TextError::EmptyFile { path: "x".into() })];
+        assert!(matches!(Tokenizer::train(kind, 1000, broken.into_iter()), Err(TextError::EmptyFile { .. })));
         let tiny = Tokenizer::train(kind, 261, texts()).unwrap();
-        SENTENCES
-            .iter()
-            .for_each(|text| assert_lossless(&tiny, text));
+        SENTENCES.iter().for_each(|text| assert_lossless(&tiny, text));
     }
 }
 
 /// A byte-level tokenizer as GPT-2's, in miniature: one special token, which ends and begins and pads.
 fn like_gpt2() -> String {
-    let mut vocabulary: serde_json::Map<String, serde_json::Value> = bytes::byte_characters()
-        .iter()
-        .zip(0..)
-        .map(|(character, id)| (character.to_string(), id.into()))
-        .collect();
+    let mut vocabulary: serde_json::Map<String, serde_json::Value> =
+        bytes::byte_characters().iter().zip(0..).map(|(character, id)| (character.to_string(), id.into())).collect();
     vocabulary.insert("Ġa".to_owned(), 256.into());
     vocabulary.insert("<|endoftext|>".to_owned(), 257.into());
     serde_json::json!({
@@ -355,15 +263,7 @@ fn like_gpt2() -> String {
 #[test]
 fn a_tokenizer_like_gpt2s_is_taken_whole() {
     let tokenizer = Tokenizer::from_json(like_gpt2()).unwrap();
-    assert_eq!(
-        tokenizer.special_tokens(),
-        SpecialTokens {
-            pad: 257,
-            unk: 257,
-            bos: 257,
-            eos: 257
-        }
-    );
+    assert_eq!(tokenizer.special_tokens(), SpecialTokens { pad: 257, unk: 257, bos: 257, eos: 257 });
     assert_eq!(tokenizer.vocab_size(), 258);
     // Neither its truncation nor its padding holds here.
     let text = "a long text  with <|endoftext|> in it 🦉";
@@ -371,10 +271,7 @@ fn a_tokenizer_like_gpt2s_is_taken_whole() {
     assert_eq!(tokenizer.decode(&ids).unwrap(), text);
     assert!(!ids.contains(&257));
     assert_eq!(tokenizer.token_text(256), "▁a");
-    assert_eq!(
-        Tokenizer::from_json(tokenizer.to_json()).unwrap().hash(),
-        tokenizer.hash()
-    );
+    assert_eq!(Tokenizer::from_json(tokenizer.to_json()).unwrap().hash(), tokenizer.hash());
 }
 
 /// A tokenizer whose decoder looks at the place of a token in the text: no fixed bytes.
@@ -382,11 +279,8 @@ fn like_llama() -> String {
     let mut vocabulary: Vec<String> = ["<unk>", "<s>", "</s>"].map(str::to_owned).to_vec();
     vocabulary.extend((0..=255u8).map(|byte| format!("<0x{byte:02X}>")));
     vocabulary.extend(["▁", "a", "b", "▁a"].map(str::to_owned));
-    let vocabulary: serde_json::Map<String, serde_json::Value> = vocabulary
-        .into_iter()
-        .zip(0..)
-        .map(|(token, id)| (token, id.into()))
-        .collect();
+    let vocabulary: serde_json::Map<String, serde_json::Value> =
+        vocabulary.into_iter().zip(0..).map(|(token, id)| (token, id.into())).collect();
     serde_json::json!({
         "version": "1.0", "truncation": null, "padding": null,
         "added_tokens": [{"id": 2, "content": "</s>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true}],
@@ -402,15 +296,7 @@ fn like_llama() -> String {
 fn streams_of_tokenizers_without_fixed_bytes_keep_spaces_and_characters() {
     let tokenizer = Tokenizer::from_json(like_llama()).unwrap();
     assert!(tokenizer.inner.bytes.is_none());
-    assert_eq!(
-        tokenizer.special_tokens(),
-        SpecialTokens {
-            pad: 2,
-            unk: 0,
-            bos: 1,
-            eos: 2
-        }
-    );
+    assert_eq!(tokenizer.special_tokens(), SpecialTokens { pad: 2, unk: 0, bos: 1, eos: 2 });
     let text = "a b ab  a 🦉 a🦉🦉 b a a a a b b b b 漢字 a b a";
     let ids = tokenizer.encode(text).unwrap();
     assert_eq!(tokenizer.decode(&ids).unwrap(), text);
@@ -423,32 +309,21 @@ fn streams_of_tokenizers_without_fixed_bytes_keep_spaces_and_characters() {
 
 fn refusal(json: &str) -> String {
     let error = Tokenizer::from_json(json).unwrap_err();
-    let cause = std::error::Error::source(&error)
-        .map(ToString::to_string)
-        .unwrap_or_default();
+    let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
     format!("{error}: {cause}")
 }
 
 #[test]
 fn unusable_tokenizers_are_refused_with_reasons() {
     let gpt2 = like_gpt2();
-    assert!(
-        refusal(&gpt2[..gpt2.len() / 2])
-            .starts_with("tokenizer.json is not a usable tokenizer: EOF")
-    );
+    assert!(refusal(&gpt2[..gpt2.len() / 2]).starts_with("tokenizer.json is not a usable tokenizer: EOF"));
     assert!(refusal("[]").starts_with("tokenizer.json is not a usable tokenizer: "));
     let nameless = gpt2.replace("<|endoftext|>", "<|stop|>");
-    assert!(
-        refusal(&nameless)
-            .starts_with("the tokenizer has no token for the end of a sequence; looked for `</s>`")
-    );
+    assert!(refusal(&nameless).starts_with("the tokenizer has no token for the end of a sequence; looked for `</s>`"));
     assert!(refusal(&gpt2.replace("Ġ a", "Ġ b")).contains("merge 0 joins \"Ġ\" and \"b\""));
     assert!(refusal(&gpt2.replace("Ġ a", "Ġ")).contains("merge 0 is \"Ġ\", wanted two tokens"));
     assert!(refusal(&gpt2.replace("257", "4294967295")).contains("has id 4294967295"));
-    assert!(
-        refusal(&gpt2.replace("\"vocab\"", "\"vocabulary\""))
-            .starts_with("tokenizer.json is not a usable")
-    );
+    assert!(refusal(&gpt2.replace("\"vocab\"", "\"vocabulary\"")).starts_with("tokenizer.json is not a usable"));
     let missing = Tokenizer::load("/no/such/tokenizer.json").unwrap_err();
     assert_eq!(missing.to_string(), "cannot open /no/such/tokenizer.json");
 }
@@ -456,26 +331,9 @@ fn unusable_tokenizers_are_refused_with_reasons() {
 #[test]
 fn tokens_are_readable() {
     let characters = &TRAINED[3];
-    let shown: Vec<String> = characters
-        .encode("a \n\té\u{200d}≠")
-        .unwrap()
-        .into_iter()
-        .map(|id| characters.token_text(id))
-        .collect();
-    assert_eq!(
-        shown,
-        [
-            "a",
-            "▁",
-            "↵",
-            "⇥",
-            "é",
-            "\\u{200d}",
-            "<0xE2>",
-            "<0x89>",
-            "<0xA0>"
-        ]
-    );
+    let shown: Vec<String> =
+        characters.encode("a \n\té\u{200d}≠").unwrap().into_iter().map(|id| characters.token_text(id)).collect();
+    assert_eq!(shown, ["a", "▁", "↵", "⇥", "é", "\\u{200d}", "<0xE2>", "<0x89>", "<0xA0>"]);
 }
 
 #[test]

@@ -46,10 +46,7 @@ impl Tokenizer {
         let fixed = SPECIAL_TOKENS.len() + 256;
         let room = vocab_size.saturating_sub(fixed);
         if room == 0 {
-            return Err(TextError::VocabularyTooSmall {
-                wanted: vocab_size,
-                minimum: fixed + 1,
-            });
+            return Err(TextError::VocabularyTooSmall { wanted: vocab_size, minimum: fixed + 1 });
         }
         let inner = match kind {
             TokenizerKind::Characters => characters(room, texts),
@@ -63,10 +60,7 @@ impl Tokenizer {
 
 /// An error of the `tokenizers` crate on what was built here.
 fn own_fault(source: Cause) -> TextError {
-    TextError::TokenizerFile {
-        path: "(a tokenizer in training)".into(),
-        source,
-    }
+    TextError::TokenizerFile { path: "(a tokenizer in training)".into(), source }
 }
 
 fn with_special_tokens(mut inner: Inner) -> Result<Inner, Cause> {
@@ -85,20 +79,11 @@ fn fixed_pieces() -> Vec<String> {
     pieces
 }
 
-fn bpe_model(
-    pieces: Vec<String>,
-    merges: &[(u32, u32)],
-    byte_fallback: bool,
-) -> Result<BPE, Cause> {
+fn bpe_model(pieces: Vec<String>, merges: &[(u32, u32)], byte_fallback: bool) -> Result<BPE, Cause> {
     let text = |id: u32| pieces[id as usize].clone();
-    let merges: Vec<(String, String)> = merges
-        .iter()
-        .map(|&(first, second)| (text(first), text(second)))
-        .collect();
+    let merges: Vec<(String, String)> = merges.iter().map(|&(first, second)| (text(first), text(second))).collect();
     let vocabulary: AHashMap<String, u32> = pieces.into_iter().zip(0..).collect();
-    let builder = BPE::builder()
-        .vocab_and_merges(vocabulary, merges)
-        .unk_token(SPECIAL_TOKENS[1].to_owned());
+    let builder = BPE::builder().vocab_and_merges(vocabulary, merges).unk_token(SPECIAL_TOKENS[1].to_owned());
     builder.byte_fallback(byte_fallback).build()
 }
 
@@ -107,10 +92,7 @@ fn with_byte_fallback(inner: &mut Inner) {
     inner.with_decoder(Some(DecoderSequence::new(decoders)));
 }
 
-fn characters(
-    room: usize,
-    texts: impl Iterator<Item = Result<String, TextError>>,
-) -> Result<Inner, TextError> {
+fn characters(room: usize, texts: impl Iterator<Item = Result<String, TextError>>) -> Result<Inner, TextError> {
     let counts = count_characters(texts)?;
     if counts.is_empty() {
         return Err(TextError::NoTrainingText);
@@ -120,11 +102,7 @@ fn characters(
     ranked.truncate(room);
     ranked.sort_unstable();
     let mut pieces = fixed_pieces();
-    pieces.extend(
-        ranked
-            .into_iter()
-            .map(|(character, _)| character.to_string()),
-    );
+    pieces.extend(ranked.into_iter().map(|(character, _)| character.to_string()));
     let mut inner = Inner::new(bpe_model(pieces, &[], true).map_err(own_fault)?);
     with_byte_fallback(&mut inner);
     Ok(inner)
@@ -143,20 +121,13 @@ fn character_bpe(
     let mut pieces = fixed_pieces();
     let fixed = pieces.len();
     pieces.extend(alphabet.iter().map(char::to_string));
-    let ids: std::collections::HashMap<char, u32> =
-        alphabet.into_iter().zip(fixed as u32..).collect();
+    let ids: std::collections::HashMap<char, u32> = alphabet.into_iter().zip(fixed as u32..).collect();
     let mut parts = Vec::new();
     for (word, count) in words {
         // A character that is left to bytes ends a word.
-        let tokens: Vec<Option<u32>> = word
-            .chars()
-            .map(|character| ids.get(&character).copied())
-            .collect();
+        let tokens: Vec<Option<u32>> = word.chars().map(|character| ids.get(&character).copied()).collect();
         for part in tokens.split(Option::is_none).filter(|part| part.len() > 1) {
-            parts.push(bpe::Word {
-                tokens: part.iter().flatten().copied().collect(),
-                count,
-            });
+            parts.push(bpe::Word { tokens: part.iter().flatten().copied().collect(), count });
         }
     }
     let merges = bpe::learn_merges(&mut parts, &mut pieces, fixed, vocab_size);
@@ -166,10 +137,7 @@ fn character_bpe(
     Ok(inner)
 }
 
-fn byte_bpe(
-    vocab_size: usize,
-    texts: impl Iterator<Item = Result<String, TextError>>,
-) -> Result<Inner, TextError> {
+fn byte_bpe(vocab_size: usize, texts: impl Iterator<Item = Result<String, TextError>>) -> Result<Inner, TextError> {
     let words = count_words(texts)?;
     if words.is_empty() {
         return Err(TextError::NoTrainingText);
@@ -180,29 +148,20 @@ fn byte_bpe(
     let mut parts: Vec<bpe::Word> = words
         .into_iter()
         .map(|(word, count)| bpe::Word {
-            tokens: word
-                .bytes()
-                .map(|byte| special as u32 + u32::from(byte))
-                .collect(),
+            tokens: word.bytes().map(|byte| special as u32 + u32::from(byte)).collect(),
             count,
         })
         .collect();
     let merges = bpe::learn_merges(&mut parts, &mut pieces, special, vocab_size);
     let mut inner = Inner::new(bpe_model(pieces, &merges, false).map_err(own_fault)?);
     let byte_level = ByteLevel::new(false, false, false);
-    let steps = vec![
-        PreTokenizerWrapper::from(word_splitter()?),
-        PreTokenizerWrapper::from(byte_level),
-    ];
+    let steps = vec![PreTokenizerWrapper::from(word_splitter()?), PreTokenizerWrapper::from(byte_level)];
     inner.with_pre_tokenizer(Some(Sequence::new(steps)));
     inner.with_decoder(Some(byte_level));
     Ok(inner)
 }
 
-fn unigram_tokenizer(
-    room: usize,
-    texts: impl Iterator<Item = Result<String, TextError>>,
-) -> Result<Inner, TextError> {
+fn unigram_tokenizer(room: usize, texts: impl Iterator<Item = Result<String, TextError>>) -> Result<Inner, TextError> {
     let words = count_words(texts)?;
     if words.is_empty() {
         return Err(TextError::NoTrainingText);
@@ -212,25 +171,18 @@ fn unigram_tokenizer(
     for (word, count) in words {
         let word: Vec<char> = word.chars().collect();
         let parts_of_word = word.split(|character| alphabet.binary_search(character).is_err());
-        parts.extend(
-            parts_of_word
-                .filter(|part| !part.is_empty())
-                .map(|part| (part.to_vec(), count)),
-        );
+        parts.extend(parts_of_word.filter(|part| !part.is_empty()).map(|part| (part.to_vec(), count)));
     }
     // Six decimals are plenty, and short numbers are read back from JSON to the bit everywhere.
     let learnt = unigram::learn_pieces(&parts, room);
-    let learnt: Vec<(String, f64)> = learnt
-        .into_iter()
-        .map(|(piece, score)| (piece, (score * 1e6).round() / 1e6))
-        .collect();
+    let learnt: Vec<(String, f64)> =
+        learnt.into_iter().map(|(piece, score)| (piece, (score * 1e6).round() / 1e6)).collect();
     // Bytes stand in for characters without a piece and never compete with pieces; no word ever holds their names.
     let lowest = learnt.iter().map(|(_, score)| *score).fold(0.0, f64::min);
     let special = SPECIAL_TOKENS.len();
     let fixed = fixed_pieces().into_iter().enumerate();
-    let mut vocabulary: Vec<(String, f64)> = fixed
-        .map(|(id, piece)| (piece, if id < special { 0.0 } else { lowest }))
-        .collect();
+    let mut vocabulary: Vec<(String, f64)> =
+        fixed.map(|(id, piece)| (piece, if id < special { 0.0 } else { lowest })).collect();
     vocabulary.extend(learnt);
     let mut inner = Inner::new(Unigram::from(vocabulary, Some(1), true).map_err(own_fault)?);
     inner.with_pre_tokenizer(Some(word_splitter()?));

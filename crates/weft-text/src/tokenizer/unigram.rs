@@ -51,10 +51,7 @@ type Seed = (Vec<char>, u64);
 
 /// Every character, and the best substrings of 2 characters and more, by their count times their length.
 fn seed_pieces(words: &[(Vec<char>, u64)]) -> Vec<Seed> {
-    let text: Vec<char> = words
-        .iter()
-        .flat_map(|(word, _)| word.iter().copied())
-        .collect();
+    let text: Vec<char> = words.iter().flat_map(|(word, _)| word.iter().copied()).collect();
     let mut suffixes: Vec<Suffix> = Vec::with_capacity(text.len());
     let mut start = 0usize;
     for (word, count) in words {
@@ -66,17 +63,12 @@ fn seed_pieces(words: &[(Vec<char>, u64)]) -> Vec<Seed> {
         }));
         start = end;
     }
-    let slice =
-        |suffix: &Suffix| &text[suffix.start as usize..(suffix.start + suffix.length) as usize];
+    let slice = |suffix: &Suffix| &text[suffix.start as usize..(suffix.start + suffix.length) as usize];
     suffixes.par_sort_unstable_by(|a, b| slice(a).cmp(slice(b)).then(a.start.cmp(&b.start)));
     let shared: Vec<usize> = (0..suffixes.len())
         .map(|index| match index {
             0 => 0,
-            _ => slice(&suffixes[index - 1])
-                .iter()
-                .zip(slice(&suffixes[index]))
-                .take_while(|(a, b)| a == b)
-                .count(),
+            _ => slice(&suffixes[index - 1]).iter().zip(slice(&suffixes[index])).take_while(|(a, b)| a == b).count(),
         })
         .collect();
 
@@ -108,16 +100,9 @@ fn seed_pieces(words: &[(Vec<char>, u64)]) -> Vec<Seed> {
         }
     }
     let piece = |start: usize, length: usize| &text[start..start + length];
-    longer.par_sort_unstable_by(|a, b| {
-        b.0.cmp(&a.0)
-            .then_with(|| piece(a.1, a.2).cmp(piece(b.1, b.2)))
-    });
+    longer.par_sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| piece(a.1, a.2).cmp(piece(b.1, b.2))));
     longer.truncate(MAX_SEEDS);
-    characters.extend(
-        longer
-            .into_iter()
-            .map(|(_, start, length, total)| (piece(start, length).to_vec(), total)),
-    );
+    characters.extend(longer.into_iter().map(|(_, start, length, total)| (piece(start, length).to_vec(), total)));
     characters
 }
 
@@ -146,10 +131,7 @@ struct Arc {
 
 impl Model {
     fn new(seeds: Vec<Seed>) -> Self {
-        let total: f64 = seeds
-            .iter()
-            .map(|(piece, count)| *count as f64 * piece.len() as f64)
-            .sum();
+        let total: f64 = seeds.iter().map(|(piece, count)| *count as f64 * piece.len() as f64).sum();
         let mut model = Self {
             pieces: Vec::with_capacity(seeds.len()),
             scores: Vec::with_capacity(seeds.len()),
@@ -166,9 +148,7 @@ impl Model {
                 }
             }
             model.ends[node as usize] = Some(model.pieces.len() as u32);
-            model
-                .scores
-                .push((count as f64 * piece.len() as f64 / total).ln());
+            model.scores.push((count as f64 * piece.len() as f64 / total).ln());
             model.pieces.push(piece);
         }
         model
@@ -196,11 +176,7 @@ impl Model {
                     && self.scores[piece as usize].is_finite()
                     && Some(piece) != without
                 {
-                    arcs.push(Arc {
-                        start,
-                        end: start + offset + 1,
-                        piece,
-                    });
+                    arcs.push(Arc { start, end: start + offset + 1, piece });
                 }
             }
         }
@@ -223,8 +199,7 @@ impl Model {
                 backward[arc.start] = log_add(backward[arc.start], score);
             }
             for arc in arcs.iter() {
-                let score =
-                    forward[arc.start] + self.scores[arc.piece as usize] + backward[arc.end];
+                let score = forward[arc.start] + self.scores[arc.piece as usize] + backward[arc.end];
                 let share = (score - forward[word.len()]).exp();
                 expected[arc.piece as usize] += share * count as f64;
             }
@@ -234,9 +209,8 @@ impl Model {
     /// Sets the scores from expected counts; the digamma function makes rare pieces rarer (a sparse prior).
     fn maximise(&mut self, expected: &[f64]) {
         let keep = |piece: usize| self.is_character(piece) || expected[piece] >= MIN_EXPECTED;
-        let counts: Vec<Option<f64>> = (0..expected.len())
-            .map(|piece| keep(piece).then(|| expected[piece].max(MIN_EXPECTED)))
-            .collect();
+        let counts: Vec<Option<f64>> =
+            (0..expected.len()).map(|piece| keep(piece).then(|| expected[piece].max(MIN_EXPECTED))).collect();
         let total = digamma(counts.iter().flatten().sum());
         for (score, count) in self.scores.iter_mut().zip(counts) {
             *score = count.map_or(f64::NEG_INFINITY, |count| digamma(count) - total);
@@ -266,18 +240,13 @@ impl Model {
                 // Removed, the piece gives its count to each piece of the path, and the total grows by the difference.
                 let new_total = (total + counts[piece] * (path.len() as f64 - 1.0)).ln();
                 let before = counts[piece].ln() - total.ln();
-                let after: f64 = path
-                    .iter()
-                    .map(|&other| (counts[other as usize] + counts[piece]).ln() - new_total)
-                    .sum();
+                let after: f64 =
+                    path.iter().map(|&other| (counts[other as usize] + counts[piece]).ln() - new_total).sum();
                 Some(counts[piece] * (before - after))
             })
             .collect();
-        let mut removable: Vec<(f64, usize)> = losses
-            .into_iter()
-            .enumerate()
-            .filter_map(|(piece, loss)| loss.map(|loss| (loss, piece)))
-            .collect();
+        let mut removable: Vec<(f64, usize)> =
+            losses.into_iter().enumerate().filter_map(|(piece, loss)| loss.map(|loss| (loss, piece))).collect();
         removable.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)));
         let excess = self.alive().saturating_sub(keep);
         for &(_, piece) in removable.iter().take(excess) {
@@ -296,40 +265,26 @@ impl Model {
             .map(|words| {
                 let mut sums = vec![0.0; self.pieces.len()];
                 let mut arcs = Vec::new();
-                words
-                    .iter()
-                    .for_each(|(word, count)| add(word, *count, &mut arcs, &mut sums));
+                words.iter().for_each(|(word, count)| add(word, *count, &mut arcs, &mut sums));
                 sums
             })
             .collect();
         let mut total = vec![0.0; self.pieces.len()];
         for sums in sums {
-            total
-                .iter_mut()
-                .zip(sums)
-                .for_each(|(total, sum)| *total += sum);
+            total.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
         }
         total
     }
 
     fn into_pieces(self, count: usize) -> Vec<(String, f64)> {
-        let scored = self
-            .pieces
-            .into_iter()
-            .zip(self.scores)
-            .filter(|(_, score)| score.is_finite());
-        let (mut kept, mut longer): (Vec<_>, Vec<_>) =
-            scored.partition(|(piece, _)| piece.len() == 1);
-        let by_score = |a: &(Vec<char>, f64), b: &(Vec<char>, f64)| {
-            b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0))
-        };
+        let scored = self.pieces.into_iter().zip(self.scores).filter(|(_, score)| score.is_finite());
+        let (mut kept, mut longer): (Vec<_>, Vec<_>) = scored.partition(|(piece, _)| piece.len() == 1);
+        let by_score = |a: &(Vec<char>, f64), b: &(Vec<char>, f64)| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0));
         longer.sort_unstable_by(by_score);
         longer.truncate(count.saturating_sub(kept.len()));
         kept.extend(longer);
         kept.sort_unstable_by(by_score);
-        kept.into_iter()
-            .map(|(piece, score)| (piece.into_iter().collect(), score))
-            .collect()
+        kept.into_iter().map(|(piece, score)| (piece.into_iter().collect(), score)).collect()
     }
 }
 
@@ -354,11 +309,7 @@ fn best_path(length: usize, arcs: &[Arc], scores: &[f64]) -> Vec<u32> {
 
 fn log_add(a: f64, b: f64) -> f64 {
     let (high, low) = if a > b { (a, b) } else { (b, a) };
-    if low == f64::NEG_INFINITY {
-        high
-    } else {
-        high + (low - high).exp().ln_1p()
-    }
+    if low == f64::NEG_INFINITY { high } else { high + (low - high).exp().ln_1p() }
 }
 
 /// The derivative of ln Γ for positive arguments: the recurrence ψ(x) = ψ(x + 1) - 1/x up to 7, then the asymptotic
@@ -372,8 +323,7 @@ fn digamma(mut x: f64) -> f64 {
     let inverse = 1.0 / (x * x);
     result + x.ln()
         - 0.5 / x
-        - inverse
-            * (1.0 / 12.0 - inverse * (1.0 / 120.0 - inverse * (1.0 / 252.0 - inverse / 240.0)))
+        - inverse * (1.0 / 12.0 - inverse * (1.0 / 120.0 - inverse * (1.0 / 252.0 - inverse / 240.0)))
 }
 
 #[cfg(test)]
@@ -391,24 +341,19 @@ mod tests {
     }
 
     fn words(words: &[(&str, u64)]) -> Vec<(Vec<char>, u64)> {
-        words
-            .iter()
-            .map(|(word, count)| (word.chars().collect(), *count))
-            .collect()
+        words.iter().map(|(word, count)| (word.chars().collect(), *count)).collect()
     }
 
     #[test]
     fn seeds_are_the_repeated_substrings_that_end_differently() {
-        let mut found: Vec<(String, u64)> =
-            seed_pieces(&words(&[("abcd", 1), ("abce", 1), ("xbc", 3)]))
-                .into_iter()
-                .map(|(piece, count)| (piece.into_iter().collect(), count))
-                .filter(|(piece, _): &(String, u64)| piece.len() > 1)
-                .collect();
+        let mut found: Vec<(String, u64)> = seed_pieces(&words(&[("abcd", 1), ("abce", 1), ("xbc", 3)]))
+            .into_iter()
+            .map(|(piece, count)| (piece.into_iter().collect(), count))
+            .filter(|(piece, _): &(String, u64)| piece.len() > 1)
+            .collect();
         found.sort();
         // "ab" is always followed by c; "abcd" occurs once only.
-        let wanted =
-            [("abc", 2), ("bc", 5), ("xbc", 3)].map(|(piece, count)| (piece.to_owned(), count));
+        let wanted = [("abc", 2), ("bc", 5), ("xbc", 3)].map(|(piece, count)| (piece.to_owned(), count));
         assert_eq!(found, wanted);
     }
 

@@ -14,8 +14,7 @@ use crate::error::TextError;
 /// An English clitic; letters with their marks, or one digit, or a run of other visible characters, each with a space
 /// before it; a run of white space. Letters, digits and punctuation never share a word. So no token can be learnt, nor
 /// a text ever be read, as one of the names with angle brackets: `</s>` in a text is the words `</`, `s` and `>`.
-const WORD_PATTERN: &str =
-    r"['’](?:[sdmt]|ll|ve|re)\b| ?\p{L}[\p{L}\p{M}]*| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+";
+const WORD_PATTERN: &str = r"['’](?:[sdmt]|ll|ve|re)\b| ?\p{L}[\p{L}\p{M}]*| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+";
 
 /// Texts are read this many bytes at a time and their words counted side by side.
 const CHUNK_BYTES: usize = 8 << 20;
@@ -24,15 +23,8 @@ const TEXTS_PER_TASK: usize = 512;
 
 /// The pre-tokenizer that cuts text into words.
 pub(super) fn word_splitter() -> Result<Split, TextError> {
-    Split::new(
-        SplitPattern::Regex(WORD_PATTERN.to_owned()),
-        SplitDelimiterBehavior::Isolated,
-        false,
-    )
-    .map_err(|source| TextError::Encode {
-        text: WORD_PATTERN.to_owned(),
-        source,
-    })
+    Split::new(SplitPattern::Regex(WORD_PATTERN.to_owned()), SplitDelimiterBehavior::Isolated, false)
+        .map_err(|source| TextError::Encode { text: WORD_PATTERN.to_owned(), source })
 }
 
 /// Distinct words with their counts, the most frequent first, equally frequent ones in the order of their letters.
@@ -73,8 +65,7 @@ pub(super) fn count_characters(
     let mut total: HashMap<char, u64> = HashMap::new();
     in_chunks(texts, |chunk| {
         for text in chunk {
-            text.chars()
-                .for_each(|character| *total.entry(character).or_insert(0) += 1);
+            text.chars().for_each(|character| *total.entry(character).or_insert(0) += 1);
         }
     })?;
     Ok(total)
@@ -104,8 +95,7 @@ fn in_chunks(
 pub(super) fn characters_of(words: &[(String, u64)]) -> HashMap<char, u64> {
     let mut counts = HashMap::new();
     for (word, count) in words {
-        word.chars()
-            .for_each(|character| *counts.entry(character).or_insert(0) += count);
+        word.chars().for_each(|character| *counts.entry(character).or_insert(0) += count);
     }
     counts
 }
@@ -115,10 +105,7 @@ pub(super) fn characters_of(words: &[(String, u64)]) -> HashMap<char, u64> {
 /// All of them where they take at most half of the room, as every alphabet does; else (in Chinese, say) the most
 /// frequent ones that make up 99.95% of the text, as far as there is room.
 pub(super) fn choose_alphabet(counts: &HashMap<char, u64>, room: usize) -> Vec<char> {
-    let mut ranked: Vec<(u64, char)> = counts
-        .iter()
-        .map(|(&character, &count)| (count, character))
-        .collect();
+    let mut ranked: Vec<(u64, char)> = counts.iter().map(|(&character, &count)| (count, character)).collect();
     ranked.sort_unstable_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
     if ranked.len() > room / 2 {
         let total: u64 = counts.values().sum();
@@ -127,11 +114,7 @@ pub(super) fn choose_alphabet(counts: &HashMap<char, u64>, room: usize) -> Vec<c
             covered += count;
             covered as f64 >= 0.9995 * total as f64
         });
-        ranked.truncate(
-            enough
-                .map_or(ranked.len(), |position| position + 1)
-                .min(room),
-        );
+        ranked.truncate(enough.map_or(ranked.len(), |position| position + 1).min(room));
     }
     let mut alphabet: Vec<char> = ranked.into_iter().map(|(_, character)| character).collect();
     alphabet.sort_unstable();

@@ -27,33 +27,17 @@ fn tmx_gives_the_text_of_both_languages() {
     let corpus = guessed(path.clone(), Some(("en", "de")));
     let mut pairs = corpus.pairs().unwrap();
     let found: Vec<Pair> = pairs.by_ref().map(Result::unwrap).collect();
-    assert_eq!(
-        found,
-        [
-            pair("A big dog!", "Ein <Hund> & 🦉", 5),
-            pair("broken lines", "<roh> & so", 11)
-        ]
-    );
+    assert_eq!(found, [pair("A big dog!", "Ein <Hund> & 🦉", 5), pair("broken lines", "<roh> & so", 11)]);
     assert_eq!(pairs.skipped().count(SkipReason::MissingLanguage), 2);
-    assert_eq!(
-        pairs.skipped().places(SkipReason::MissingLanguage)[0].line,
-        10
-    );
+    assert_eq!(pairs.skipped().places(SkipReason::MissingLanguage)[0].line, 10);
     assert_eq!(pairs.skipped().count(SkipReason::EmptySide), 1);
     assert_eq!(pairs.hash().unwrap(), hash_file(&path).unwrap());
     // The header names the source language, whatever stands first in a unit.
-    let ParallelFiles::Tmx {
-        source_language,
-        target_language,
-        ..
-    } = ParallelFiles::guess(&[path], None).unwrap()
+    let ParallelFiles::Tmx { source_language, target_language, .. } = ParallelFiles::guess(&[path], None).unwrap()
     else {
         panic!("not guessed as TMX")
     };
-    assert_eq!(
-        (source_language.as_str(), target_language.as_str()),
-        ("EN-US", "de-DE")
-    );
+    assert_eq!((source_language.as_str(), target_language.as_str()), ("EN-US", "de-DE"));
 }
 
 #[test]
@@ -73,35 +57,17 @@ fn malformed_tmx_is_an_error() {
         "a.tmx: nothing in languages `en` and `fr`; found `DE-at`, `EN-US`, `de`, `de-DE`, `en`, `en_GB`"
     );
     let cut = TMX.find("only English").unwrap();
+    assert_eq!(with(&TMX.as_bytes()[..cut], de()), "a.tmx:10: the file ends inside an element");
+    assert!(with(TMX.replace("</hi>", "</hj>").as_bytes(), de()).starts_with("a.tmx:8: malformed XML: "));
+    assert_eq!(with(TMX.replace("&amp;", "&nbsp;").as_bytes(), de()), "a.tmx:7: unknown entity `&nbsp;`");
     assert_eq!(
-        with(&TMX.as_bytes()[..cut], de()),
-        "a.tmx:10: the file ends inside an element"
-    );
-    assert!(
-        with(TMX.replace("</hi>", "</hj>").as_bytes(), de())
-            .starts_with("a.tmx:8: malformed XML: ")
-    );
-    assert_eq!(
-        with(TMX.replace("&amp;", "&nbsp;").as_bytes(), de()),
-        "a.tmx:7: unknown entity `&nbsp;`"
-    );
-    assert_eq!(
-        with(
-            TMX.replace("<tuv lang=\"en_GB\">", "<tuv>").as_bytes(),
-            de()
-        ),
+        with(TMX.replace("<tuv lang=\"en_GB\">", "<tuv>").as_bytes(), de()),
         "a.tmx:11: a <tuv> has no xml:lang attribute"
     );
-    assert_eq!(
-        with(b"<tmx><body></body></tmx>", de()),
-        "a.tmx:1: the file has no <tu> element"
-    );
+    assert_eq!(with(b"<tmx><body></body></tmx>", de()), "a.tmx:1: the file has no <tu> element");
     assert_eq!(with(b"", de()), "a.tmx is empty");
     let mut bytes = TMX.as_bytes().to_vec();
     bytes[cut] = 0xff;
     let message = with(&bytes, de());
-    assert!(
-        message.starts_with("a.tmx:10: malformed UTF-8 at byte "),
-        "{message}"
-    );
+    assert!(message.starts_with("a.tmx:10: malformed UTF-8 at byte "), "{message}");
 }
