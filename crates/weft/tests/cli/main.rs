@@ -1,0 +1,9 @@
+//! The binary as its users run it: each test in a folder of its own, whole outputs compared where they are stable.
+
+mod bad_input;
+mod evaluate;
+mod generate;
+mod inspect;
+mod resume;
+mod support;
+mod translate;
