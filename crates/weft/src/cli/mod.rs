@@ -16,8 +16,8 @@ pub(crate) use quickstart::QuickstartArgs;
 pub(crate) use train::{ArchitectureName, AverageArgs, TokenizerName, TrainArgs};
 pub(crate) use translate::{BeamArgs, TranslateArgs};
 
-/// Train and use sequence models on your own text: translators and language models, from recurrent networks with
-/// attention to the Transformer, on a CPU or a GPU.
+/// Train and use sequence models on your own text:
+/// translators and language models, recurrent networks with attention and Transformers.
 ///
 /// The journey:
 ///

@@ -10,7 +10,7 @@ pub(crate) struct QuickstartArgs {
     /// Where to put the models and the pictures
     #[arg(long, short, value_name = "FOLDER", default_value = "weft-quickstart")]
     pub(crate) output: PathBuf,
-    /// The most minutes of training; it ends earlier when both models are right on 98.5 of 100 held-out questions
+    /// The most minutes of training; on two cores one or two are enough
     #[arg(long, value_name = "MINUTES", default_value_t = 4.0)]
     pub(crate) minutes: f64,
     /// Another seed, another set of questions and other initial weights
