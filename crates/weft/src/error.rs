@@ -5,6 +5,8 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
+/// What is said where nothing better is known.
+const LAST_HINT: &str = "`weft help COMMAND` explains every option";
 /// The exit code of an error.
 const FAILURE: u8 = 1;
 /// The exit code after Ctrl-C, as shells have it: 128 + SIGINT.
@@ -106,10 +108,7 @@ impl fmt::Display for Error {
         for cause in causes {
             writeln!(formatter, "  caused by: {cause}")?;
         }
-        match hint {
-            Some(hint) => writeln!(formatter, "\nhint: {hint}"),
-            None => Ok(()),
-        }
+        writeln!(formatter, "\nhint: {}", hint.as_deref().unwrap_or(LAST_HINT))
     }
 }
 
@@ -141,7 +140,8 @@ impl From<weft_text::TextError> for Error {
 
 impl From<weft_models::CheckpointError> for Error {
     fn from(error: weft_models::CheckpointError) -> Self {
-        Self::of(&error, error.hint())
+        let hint = error.hint();
+        Self::of(&error, hint.or_else(|| Some("copy the model's folder again: its files belong together".to_owned())))
     }
 }
 
@@ -186,7 +186,7 @@ mod tests {
         let wanted = "error: cannot evaluate\n  caused by: cannot read a.en\n  caused by: permission denied\n\n\
                       hint: check the permissions of the file and of its folders\n";
         assert_eq!(error.to_string(), wanted);
-        assert_eq!(Error::new("no").to_string(), "error: no\n");
+        assert_eq!(Error::new("no").to_string(), format!("error: no\n\nhint: {LAST_HINT}\n"));
     }
 
     #[test]

@@ -98,6 +98,29 @@ fn flipped_bits() {
     }
 }
 
+/// Without a manifest nobody can tell a flipped weight, but whatever cannot be read must be an error.
+#[test]
+fn flipped_bits_without_a_manifest() {
+    let (_folder, copy) = copy_of(&translator().join("run/model"));
+    std::fs::remove_file(copy.join("manifest.json")).unwrap();
+    for name in ["model.safetensors", "config.json", "tokenizer.json"] {
+        let path = copy.join(name);
+        let bytes = std::fs::read(&path).unwrap();
+        let header = bytes.len().min(2500);
+        for draw in 0..32usize {
+            let mut broken = bytes.clone();
+            broken[draw.wrapping_mul(2_654_435_761) % header] ^= 1 << (draw % 8);
+            std::fs::write(&path, &broken).unwrap();
+            let found = translate_with(&copy);
+            assert!(!found.stderr.contains("panicked"), "{name}, draw {draw}: {found:#?}");
+            if found.code != Some(0) {
+                found.failed(&[]);
+            }
+        }
+        std::fs::write(&path, bytes).unwrap();
+    }
+}
+
 #[test]
 fn another_models_tokenizer() {
     let (_folder, copy) = copy_of(&translator().join("run/model"));
@@ -109,6 +132,7 @@ fn another_models_tokenizer() {
 #[test]
 fn misshapen_and_impossible_models() {
     let (_folder, copy) = copy_of(&translator().join("run/model"));
+    std::fs::remove_file(copy.join("manifest.json")).unwrap();
     let config = copy.join("config.json");
     let text = std::fs::read_to_string(&config).unwrap();
     for (from, to, wanted) in [
