@@ -12,7 +12,7 @@ use weft_models::{Architecture, CheckpointError};
 use weft_text::Tokenizer;
 use weft_train::{TrainError, verify_model};
 
-use super::{size, Continues, TextModel, Translates, TranslationModel};
+use super::{Continues, TextModel, Translates, TranslationModel, size};
 use crate::error::{Error, Result};
 
 /// The tokenizer of both sides, or of the target.
@@ -162,7 +162,8 @@ fn tokenizer(path: &Path, vocab_size: usize) -> Result<Tokenizer> {
 
 /// A file that is not the one that its manifest lists.
 fn not_as_saved(error: TrainError) -> Error {
-    let is_tokenizer = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(TOKENIZER_FILE));
+    let is_tokenizer =
+        |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(TOKENIZER_FILE));
     match &error {
         TrainError::Damaged { path, problem } if is_tokenizer(path) => not_its_own(path, problem.clone()),
         TrainError::Damaged { .. } => Error::of(&error, None).hint(

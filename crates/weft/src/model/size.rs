@@ -34,7 +34,7 @@ pub(super) fn check(folder: &Path, size: Size) -> Result {
     if size.parameters > u128::from(bytes) {
         let wanted = size.parameters;
         return Err(Error::new(format!(
-            "{config}: its sizes (d_model, layers, vocab_size) make {wanted} parameters or more, but {path} has {bytes} bytes"
+            "{config}: its widths, layers and vocabulary make {wanted} parameters or more, but {path} has {bytes} bytes"
         ))
         .hint("config.json and model.safetensors must come from the same model"));
     }
@@ -76,7 +76,9 @@ pub(super) fn of_rnn_encoder_decoder(config: &RnnEncoderDecoderConfig) -> Size {
     ]);
     // The attention's width is in the file only where there is attention.
     let attention = match config.attention {
-        weft_models::rnn_encoder_decoder::AttentionKind::Additive => product(&[config.attention_size, config.hidden_size]),
+        weft_models::rnn_encoder_decoder::AttentionKind::Additive => {
+            product(&[config.attention_size, config.hidden_size])
+        }
         weft_models::rnn_encoder_decoder::AttentionKind::None => 0,
     };
     Size { parameters: parameters.saturating_add(attention), sinusoids: 0 }
@@ -123,7 +125,14 @@ mod tests {
     fn sizes_are_lower_bounds_and_near() {
         let transformer = TransformerConfig::preset("tiny", 500).unwrap();
         let rnn = RnnEncoderDecoderConfig { vocab_size: 300, decoder_vocab_size: 200, ..Default::default() };
-        let gpt = GptConfig { vocab_size: 300, hidden_size: 64, num_layers: 2, num_heads: 2, max_positions: 32, ..Default::default() };
+        let gpt = GptConfig {
+            vocab_size: 300,
+            hidden_size: 64,
+            num_layers: 2,
+            num_heads: 2,
+            max_positions: 32,
+            ..Default::default()
+        };
         let recurrent = RecurrentLmConfig { hidden_size: 64, embedding_size: 64, ..Default::default() };
         for (size, real) in [
             (of_transformer(&transformer), parameters::<Transformer>(&transformer)),

@@ -138,10 +138,11 @@ fn misshapen_and_impossible_models() {
     for (from, to, wanted) in [
         ("\"d_model\": 32", "\"d_model\": 64", "model.safetensors: tensor `"),
         ("\"d_model\": 32", "\"d_model\": 0", "`d_model` is 0"),
-        ("\"d_model\": 32", "\"d_model\": 1000000000000", "d_model"),
+        ("\"d_model\": 32", "\"d_model\": 1000000000000", "parameters or more"),
         ("\"d_model\": 32", "\"d_model\": -3", "config.json"),
         ("\"encoder_layers\": 1", "\"encoder_layers\": 2", "layers.1"),
-        ("\"encoder_layers\": 1", "\"encoder_layers\": 4000000000", "encoder_layers"),
+        ("\"max_position_embeddings\": 512", "\"max_position_embeddings\": 4000000000000", "sinusoids"),
+        ("\"encoder_layers\": 1", "\"encoder_layers\": 4000000000", "parameters or more"),
         ("\"encoder_attention_heads\": 2", "\"encoder_attention_heads\": 3", "does not divide `d_model` = 32"),
         ("\"activation_function\": \"relu\"", "\"activation_function\": \"swish\"", "swish"),
         ("\"model_type\": \"marian\"", "\"model_type\": \"bert\"", "bert"),
@@ -161,7 +162,8 @@ fn impossible_settings() {
     let data = translation_data();
     let folder = data.path();
     let train = |more: &[&str]| run(folder, &[&SMALL[..], &["--steps", "2", "--output", "run"], more].concat());
-    train(&["--set", "training.learning_rat=1"]).failed(&["--set: there is no setting `training.learning_rat`", "did you mean `training.learning_rate`?"]);
+    train(&["--set", "training.learning_rat=1"])
+        .failed(&["--set: there is no setting `training.learning_rat`", "did you mean `training.learning_rate`?"]);
     train(&["--set", "learning"]).failed(&["there is no `=`"]);
     train(&["--set", "model.num_heads=3"]).failed(&["3, which does not divide"]);
     train(&["--set", "model.hidden_size=0"]).failed(&["`model.hidden_size` is 0"]);
@@ -190,7 +192,9 @@ fn impossible_settings() {
 #[test]
 fn usage_is_another_exit_code() {
     let folder = tempfile::tempdir().unwrap();
-    for args in [&["translate"][..], &["dance"], &["translate", "m", "--length-penalty", "wu"], &["train", "--train", "a"]] {
+    for args in
+        [&["translate"][..], &["dance"], &["translate", "m", "--length-penalty", "wu"], &["train", "--train", "a"]]
+    {
         let found = run(folder.path(), args);
         assert_eq!(found.code, Some(2), "{found:#?}");
         assert!(found.stderr.starts_with("error: "), "{found:#?}");

@@ -4,6 +4,7 @@ mod bad_input;
 mod evaluate;
 mod generate;
 mod inspect;
+mod quickstart;
 mod resume;
 mod support;
 mod translate;

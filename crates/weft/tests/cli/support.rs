@@ -105,9 +105,32 @@ pub(crate) fn translation_data() -> TempDir {
 
 /// Options of a translator that is trained in a second or two.
 pub(crate) const SMALL: [&str; 26] = [
-    "train", "--train", "train.en", "train.de", "--validation", "test.en", "test.de", "--hidden-size", "32", "--layers",
-    "1", "--heads", "2", "--vocab-size", "340", "--batch-tokens", "512", "--warmup", "10", "--learning-rate", "0.005",
-    "--dropout", "0", "--validate-every", "20", "--seed=1",
+    "train",
+    "--train",
+    "train.en",
+    "train.de",
+    "--validation",
+    "test.en",
+    "test.de",
+    "--hidden-size",
+    "32",
+    "--layers",
+    "1",
+    "--heads",
+    "2",
+    "--vocab-size",
+    "340",
+    "--batch-tokens",
+    "512",
+    "--warmup",
+    "10",
+    "--learning-rate",
+    "0.005",
+    "--dropout",
+    "0",
+    "--validate-every",
+    "20",
+    "--seed=1",
 ];
 
 /// A translator, trained once for all tests that only read it: its folder holds `run` and the data.
@@ -128,8 +151,25 @@ pub(crate) fn language_model() -> &'static Path {
     let folder = FOLDER.get_or_init(|| {
         let folder = folder_with(&[("book.txt", &pairs(600, 0)[1])]);
         let args = [
-            "train", "--train", "book.txt", "--tokenizer", "characters", "--hidden-size", "32", "--layers", "1", "--heads",
-            "2", "--window", "32", "--batch-tokens", "512", "--steps", "40", "--output", "run",
+            "train",
+            "--train",
+            "book.txt",
+            "--tokenizer",
+            "characters",
+            "--hidden-size",
+            "32",
+            "--layers",
+            "1",
+            "--heads",
+            "2",
+            "--window",
+            "32",
+            "--batch-tokens",
+            "512",
+            "--steps",
+            "40",
+            "--output",
+            "run",
         ];
         run(folder.path(), &args).worked();
         folder

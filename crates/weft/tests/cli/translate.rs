@@ -75,7 +75,8 @@ fn a_reader_that_leaves_is_no_error() {
     let folder = folder_with(&[("many.txt", &"one two three\n".repeat(4000))]);
     let model = translator().join("run").display().to_string();
     let args = ["translate", &model, "--beam", "1", "-i", "many.txt"];
-    let mut child = crate::support::weft(folder.path(), &args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        crate::support::weft(folder.path(), &args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
