@@ -79,17 +79,6 @@ impl Error {
         }
     }
 
-    /// The same failure inside another: its message becomes the first cause.
-    pub(crate) fn context(self, outer: impl Into<String>) -> Self {
-        match self {
-            Self::Failure { message, mut causes, hint } => {
-                causes.insert(0, message);
-                Self::Failure { message: outer.into(), causes, hint }
-            }
-            other => other,
-        }
-    }
-
     /// What the process ends with.
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
@@ -182,8 +171,8 @@ mod tests {
     #[test]
     fn an_error_its_causes_and_its_hint() {
         let cause = std::io::Error::from(ErrorKind::PermissionDenied);
-        let error = Error::file("read", std::path::Path::new("a.en"), &cause).context("cannot evaluate");
-        let wanted = "error: cannot evaluate\n  caused by: cannot read a.en\n  caused by: permission denied\n\n\
+        let error = Error::file("read", std::path::Path::new("a.en"), &cause);
+        let wanted = "error: cannot read a.en\n  caused by: permission denied\n\n\
                       hint: check the permissions of the file and of its folders\n";
         assert_eq!(error.to_string(), wanted);
         assert_eq!(Error::new("no").to_string(), format!("error: no\n\nhint: {LAST_HINT}\n"));

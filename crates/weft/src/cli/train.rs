@@ -4,7 +4,9 @@ use clap::{Args, ValueEnum};
 
 use super::DeviceArgs;
 
-/// Trains a model on text and leaves it in RUN/model, ready for `weft translate` or `weft generate`.
+/// Train a translator or a language model on text
+///
+/// The model is left in RUN/model, ready for `weft translate` or `weft generate`.
 ///
 ///   weft train --train train.en train.de --validation val.en val.de --output run     a translator
 ///   weft train --train book.txt --output run                                         a language model
@@ -186,8 +188,9 @@ pub(crate) enum ArchitectureName {
     RecurrentLm,
 }
 
-/// Averages the weights of several checkpoints, which often translates better than the best of them: the last few of
-/// a run, or any models of one shape.
+/// Average the weights of checkpoints into one model
+///
+/// The mean often translates better than the best of them: the last few of a run, or any models of one shape.
 #[derive(Debug, Args)]
 pub(crate) struct AverageArgs {
     /// Checkpoints or models; a run stands for all its checkpoints
