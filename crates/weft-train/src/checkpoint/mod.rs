@@ -186,7 +186,7 @@ impl RunFolder {
     /// Makes the model of a checkpoint the run's model.
     pub(crate) fn publish(&self, checkpoint: &Path) -> Result<(), TrainError> {
         replace_folder(&self.model_path(), |partial| {
-            for name in ["config.json", "model.safetensors", "tokenizer.json", "source_tokenizer.json"] {
+            for name in ["config.json", "model.safetensors", "tokenizer.json", "source_tokenizer.json", STATE_FILE] {
                 let (from, to) = (checkpoint.join(name), partial.join(name));
                 if from.exists() {
                     std::fs::copy(&from, &to).map_err(TrainError::write(&to))?;

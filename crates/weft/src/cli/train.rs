@@ -8,13 +8,13 @@ use super::DeviceArgs;
 ///
 /// The model is left in RUN/model, ready for `weft translate` or `weft generate`.
 ///
-///   weft train --train train.en train.de --validation val.en val.de --output run     a translator
-///   weft train --train book.txt --output run                                         a language model
-///   weft train --resume run                                                          go on where it stopped
+///   weft train --train a.en a.de --validation b.en b.de --output run    a translator
+///   weft train --train book.txt --output run                            a language model
+///   weft train --resume run                                             go on where it stopped
 ///
-/// One dial, --preset or --size, sets every other value; each derived value is printed with its reason and can be
-/// set by its flag, by --set, or in a TOML file. RUN/config.toml has the full configuration. Ctrl-C saves and stops;
-/// a second one stops at once.
+/// One dial, --preset or --size, sets every other value; each derived value is printed with its
+/// reason and can be set by its flag, by --set, or in a TOML file. RUN/config.toml has the full
+/// configuration. Ctrl-C saves and stops; a second one stops at once.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct TrainArgs {

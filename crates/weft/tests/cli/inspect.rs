@@ -15,6 +15,8 @@ fn everything_about_a_run() {
         "  validation loss ",
         " best ",
         "\norigin\n",
+        "\n  sha256\n    train = ",
+        "\n  weft_version = ",
         "learning_rate = 0.005\n",
     ] {
         assert!(found.stdout.contains(part), "{part:?} is not in {}", found.stdout);
