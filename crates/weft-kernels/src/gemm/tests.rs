@@ -115,12 +115,11 @@ fn the_number_of_threads_changes_no_bit() {
                 pool.install(|| {
                     product(level, a, b, &mut c, false);
                     let (again, side) = new_product_with(level, a, b, true, |block| {
-                        for row in 0..block.rows {
-                            let (values, side) = block.row(row);
-                            side.unwrap().copy_from_slice(values);
-                            assert_eq!(values.len(), block.cols);
-                            let first = (block.first_row + row) * cols + block.first_col;
-                            seen.lock().unwrap()[first..][..block.cols].iter_mut().for_each(|count| *count += 1);
+                        let first_col = block.first_col;
+                        while let Some(row) = block.next_row() {
+                            row.side.unwrap().copy_from_slice(row.values);
+                            let first = row.index * cols + first_col;
+                            seen.lock().unwrap()[first..][..row.values.len()].iter_mut().for_each(|count| *count += 1);
                         }
                     });
                     assert!(again == c);
