@@ -1,5 +1,6 @@
 //! The innermost loops: a tile of the result stays in registers while the inner axis passes by.
 #![expect(unsafe_code, reason = "loads without bounds checks; the sizes are asserted before the loop")]
+#![expect(clippy::needless_range_loop, reason = "counters over registers, which are unrolled")]
 
 use pulp::{Simd, WithSimd};
 

@@ -54,22 +54,7 @@ pub(crate) struct Packed {
 }
 
 impl Packed {
-    /// Copies `b` for products on `level`.
-    pub(crate) fn new(level: Level, b: Matrix<'_>) -> Self {
-        let (mut packed, panels) = Self::empty(level, b);
-        let (width, block) = (packed.width, DEPTH * panels * packed.width);
-        for (i, target) in packed.values.values_mut()[..b.rows * panels * width].chunks_mut(block.max(1)).enumerate() {
-            let start = i * DEPTH;
-            let steps = DEPTH.min(b.rows - start);
-            for (panel, target) in target.chunks_exact_mut(steps * width).enumerate() {
-                let first = panel * width;
-                copy_panels(level, target, b, start, steps, first..b.cols.min(first + width));
-            }
-        }
-        packed
-    }
-
-    /// [`Packed::new`] on all threads.
+    /// Copies `b` for products on `level`, on all threads.
     pub(crate) fn parallel(level: Level, b: Matrix<'_>) -> Self {
         let (mut packed, panels) = Self::empty(level, b);
         let (width, block) = (packed.width, DEPTH * panels * packed.width);
