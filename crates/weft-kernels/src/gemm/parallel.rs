@@ -22,10 +22,10 @@ const PART_ROWS: usize = 112;
 const PART_COLS: usize = 1024;
 
 /// The same without shared packing, where more rows use each packed panel again.
-const UNSHARED_ROWS: usize = 224;
+const UNSHARED_ROWS: usize = 256;
 
-/// Rows up to which parts are few and wide, since each copies the rows again.
-const FEW_ROWS: usize = 32;
+/// Parts for each thread, so that one which was held up holds up the others less.
+const PARTS_EACH: usize = 2;
 
 /// Multiplications below which another thread is not worth waking, and values of the right matrix from which
 /// on reading them alone is.
@@ -94,9 +94,12 @@ unsafe fn run(
         Some(_) => (rows.div_ceil(PART_ROWS).next_multiple_of(threads), 1),
         None if threads == 1 => (rows.div_ceil(UNSHARED_ROWS), 1),
         None => {
+            // Columns first: each part copies its rows again, and each part of the rows all columns.
+            let wanted = PARTS_EACH * threads;
             let row_parts = rows.div_ceil(UNSHARED_ROWS);
-            let each = if rows <= FEW_ROWS { 2 } else { 4 };
-            (row_parts, (each * threads).div_ceil(row_parts).max(least_cols).min(panels))
+            let col_parts = wanted.div_ceil(row_parts).max(least_cols).min(panels);
+            let tiles = rows.div_ceil(Shape::of(level).rows);
+            (row_parts.max(wanted.div_ceil(col_parts).min(tiles)), col_parts)
         }
     };
     let (target, side, stride) = (Pointer(c), side.map(Pointer), cols);
