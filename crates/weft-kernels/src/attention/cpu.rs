@@ -2,11 +2,13 @@
 //! queries at a time through scores, softmax and the product with the values, all in the second-level cache.
 #![expect(unsafe_code, reason = "tasks write disjoint columns of one tensor, which slices cannot express")]
 
+use std::mem::MaybeUninit;
+
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::few;
-use super::memory::{Operand, Scratch, Target, pitch, with_scratch};
+use super::memory::{Operand, Scratch, Target, pitch, room, with_scratch, written};
 use super::pack::{self, panels_size};
 use super::product::{Product, Ramp};
 use super::settings::{AttentionSettings, Sentence};
@@ -62,6 +64,7 @@ struct Head<'a> {
     dropout: Dropout,
     /// The index for dropout of query 0 and key 0, and how many indices a query has.
     index: usize,
+    q_time: usize,
     k_time: usize,
 }
 
@@ -81,6 +84,7 @@ impl<'a> Call<'a> {
             scale: scale_to_base_two(head_dim),
             dropout: self.settings.dropout,
             index: (batch * self.settings.num_heads + head) * q_time * k_time,
+            q_time,
             k_time,
         }
     }
@@ -89,7 +93,7 @@ impl<'a> Call<'a> {
     fn for_each(&self, queries_per_task: usize, task: impl Fn(usize, usize, usize) + Sync) {
         let Sizes { batch, q_time, k_time, head_dim } = self.sizes;
         let heads = self.settings.num_heads;
-        let parts = q_time.div_ceil(queries_per_task);
+        let parts = q_time.div_ceil(queries_per_task).max(1);
         let run = |i: usize| task(i / parts / heads, i / parts % heads, i % parts * queries_per_task);
         let count = batch * heads * parts;
         let products = 2 * batch * q_time * k_time * heads * head_dim;
@@ -107,14 +111,16 @@ pub(super) fn forward(level: Level, call: &Call<'_>, keep: bool) -> (Vec<f32>, O
     let Sizes { batch, q_time, head_dim, .. } = call.sizes;
     let heads = call.settings.num_heads;
     let hidden = heads * head_dim;
-    let mut out = vec![0.0; batch * q_time * hidden];
-    let mut kept = vec![0.0; if keep { batch * heads * q_time * 2 } else { 0 }];
+    let mut out = room(batch * q_time * hidden);
+    let mut kept = room(if keep { batch * heads * q_time * 2 } else { 0 });
     let target = Target::new(&mut out, q_time * hidden, hidden);
     let statistics = keep.then(|| Target::new(&mut kept, heads * q_time * 2, q_time * 2));
     call.for_each(QUERIES_PER_TASK, |batch, head, start| {
         let (head, number) = (call.head(batch, head), head);
         with_scratch(|scratch| level.run(Forward { scratch, head, batch, number, start, target, statistics }));
     });
+    // SAFETY: each task writes its head's columns and statistics of its queries, or of all that are left.
+    let (out, kept) = unsafe { (written(out), written(kept)) };
     (out, keep.then_some(kept))
 }
 
@@ -122,13 +128,14 @@ pub(super) fn forward(level: Level, call: &Call<'_>, keep: bool) -> (Vec<f32>, O
 pub(super) fn weights(level: Level, call: &Call<'_>) -> Vec<f32> {
     let Sizes { batch, q_time, k_time, .. } = call.sizes;
     let heads = call.settings.num_heads;
-    let mut out = vec![0.0; batch * heads * q_time * k_time];
+    let mut out = vec![MaybeUninit::new(0.0); batch * heads * q_time * k_time];
     let target = Target::new(&mut out, heads * q_time * k_time, q_time * k_time);
     call.for_each(QUERIES_PER_TASK, |batch, number, start| {
         let head = Head { dropout: Dropout::NONE, ..call.head(batch, number) };
         with_scratch(|scratch| level.run(Weights { scratch, head, batch, number, start, target }));
     });
-    out
+    // SAFETY: it started as zeros.
+    unsafe { written(out) }
 }
 
 /// What the backward pass reads besides the call itself.
@@ -140,8 +147,31 @@ pub(super) struct Saved<'a> {
     pub(super) dout: Operand<'a>,
 }
 
-/// Writes the gradients of q, k and v; rows past a sentence's length are left alone.
-pub(super) fn backward(level: Level, call: &Call<'_>, saved: &Saved<'_>, gradients: [Target<'_>; 3]) {
+/// The gradient of the packed q | k | v `[batch, time, 3 * hidden]`.
+pub(super) fn self_backward(level: Level, call: &Call<'_>, saved: &Saved<'_>) -> Vec<f32> {
+    let Sizes { batch, q_time: time, head_dim, .. } = call.sizes;
+    let hidden = call.settings.num_heads * head_dim;
+    let mut gradient = room(batch * time * 3 * hidden);
+    let all = Target::new(&mut gradient, time * 3 * hidden, 3 * hidden);
+    backward(level, call, saved, [all, all.skip(hidden), all.skip(2 * hidden)]);
+    // SAFETY: `backward` writes all of its targets.
+    unsafe { written(gradient) }
+}
+
+/// The gradients of q `[batch, q_time, hidden]` and of the packed k | v `[batch, k_time, 2 * hidden]`.
+pub(super) fn cross_backward(level: Level, call: &Call<'_>, saved: &Saved<'_>) -> [Vec<f32>; 2] {
+    let Sizes { batch, q_time, k_time, head_dim } = call.sizes;
+    let hidden = call.settings.num_heads * head_dim;
+    let (mut dq, mut dkv) = (room(batch * q_time * hidden), room(batch * k_time * 2 * hidden));
+    let dk = Target::new(&mut dkv, k_time * 2 * hidden, 2 * hidden);
+    let targets = [Target::new(&mut dq, q_time * hidden, hidden), dk, dk.skip(hidden)];
+    backward(level, call, saved, targets);
+    // SAFETY: `backward` writes all of its targets.
+    unsafe { [written(dq), written(dkv)] }
+}
+
+/// Writes the gradients of q, k and v, zeros where nothing depends on them.
+fn backward(level: Level, call: &Call<'_>, saved: &Saved<'_>, gradients: [Target<'_>; 3]) {
     let Sizes { q_time, head_dim, .. } = call.sizes;
     call.for_each(q_time.max(1), |batch, number, _| {
         let statistics = &saved.statistics[(batch * call.settings.num_heads + number) * q_time * 2..][..q_time * 2];
@@ -244,32 +274,28 @@ impl WithSimd for Forward<'_> {
         let Forward { scratch, head, batch, number, start, target, statistics } = self;
         let (lanes, head_dim, sentence) = (S::F32_LANES, head.head_dim, head.sentence);
         let end = sentence.queries.min(start + QUERIES_PER_TASK);
-        // The last query sees most; a query that sees no key keeps its zeros.
-        if start >= end || sentence.seen(end - 1) == 0 {
+        let store = Store { target, statistics, batch, number, head_dim };
+        let last = head.q_time.min(start + QUERIES_PER_TASK);
+        // The last query sees most.
+        let keys = if start < end { sentence.seen(end - 1) } else { 0 };
+        if keys == 0 {
+            store.zero(start..last);
             return;
         }
-        let keys = sentence.seen(end - 1);
+        store.zero(end..last);
         let wide = head_dim.next_multiple_of(lanes);
         let (pitch, block) = (pitch(keys), head.block(keys).min(end - start));
-        let store = |query: usize, row: &[f32], kept: RowStatistics| {
-            // SAFETY: this task alone writes these queries of this head.
-            let to = unsafe { target.row(batch, query, number * head_dim, head_dim) };
-            scaled_copy(simd, to, row, kept.inverse_sum);
-            if let Some(statistics) = statistics {
-                // SAFETY: as above.
-                let to = unsafe { statistics.row(batch, number, query * 2, 2) };
-                to.copy_from_slice(&[kept.shift, kept.inverse_sum]);
-            }
-        };
         if sentence.queries <= few::MOST_QUERIES {
             let [scores, sums] = scratch.split([pitch, wide]);
             for query in start..end {
                 let seen = sentence.seen(query);
-                if seen > 0 {
+                if seen == 0 {
+                    store.zero(query..query + 1);
+                } else {
                     head.scores_in_place(simd, query, scores);
                     let kept = softmax::powers(simd, scores, seen, head.scale, head.dropout, head.first_index(query));
                     few::sums(simd, &scores[..seen], head.v, head.v_stride, &mut sums[..head_dim]);
-                    store(query, sums, kept);
+                    store.row(simd, query, sums, kept);
                 }
             }
             return;
@@ -306,7 +332,49 @@ impl WithSimd for Forward<'_> {
                 accumulate: false,
             });
             for (i, row) in sums.chunks_exact(wide).take(count).enumerate() {
-                store(first + i, row, kept[i]);
+                if sentence.seen(first + i) == 0 {
+                    store.zero(first + i..first + i + 1);
+                } else {
+                    store.row(simd, first + i, row, kept[i]);
+                }
+            }
+        }
+    }
+}
+
+/// Where one head of one sentence puts its results.
+struct Store<'a> {
+    target: Target<'a>,
+    statistics: Option<Target<'a>>,
+    batch: usize,
+    number: usize,
+    head_dim: usize,
+}
+
+impl Store<'_> {
+    /// Stores the row of `query`, which only the task that calls this may write.
+    #[inline(always)]
+    fn row<S: Simd>(&self, simd: S, query: usize, row: &[f32], kept: RowStatistics) {
+        let Self { batch, number, head_dim, .. } = *self;
+        // SAFETY: one task alone writes the queries that it takes of a head.
+        let to = unsafe { self.target.row(batch, query, number * head_dim, head_dim) };
+        scaled_copy(simd, to, row, kept.inverse_sum);
+        if let Some(statistics) = self.statistics {
+            // SAFETY: as above.
+            let to = unsafe { statistics.row(batch, number, query * 2, 2) };
+            to.copy_from_slice(&[MaybeUninit::new(kept.shift), MaybeUninit::new(kept.inverse_sum)]);
+        }
+    }
+
+    /// Zeros for `queries` that see no key or are padding; as for `row`.
+    fn zero(&self, queries: std::ops::Range<usize>) {
+        let Self { batch, number, head_dim, .. } = *self;
+        for query in queries {
+            // SAFETY: as for `row`.
+            unsafe { self.target.zero(batch, query..query + 1, number * head_dim, head_dim) };
+            if let Some(statistics) = self.statistics {
+                // SAFETY: as for `row`.
+                unsafe { statistics.row(batch, number, query * 2, 2) }.fill(MaybeUninit::new(0.0));
             }
         }
     }
@@ -373,10 +441,16 @@ impl WithSimd for Backward<'_> {
         let [dq_target, dk_target, dv_target] = gradients;
         let (lanes, head_dim, sentence) = (S::F32_LANES, head.head_dim, head.sentence);
         let end = sentence.queries;
-        if end == 0 || sentence.seen(end - 1) == 0 {
+        let keys = if end > 0 { sentence.seen(end - 1) } else { 0 };
+        // SAFETY: this task alone writes the queries, keys and values of this head.
+        unsafe {
+            dq_target.zero(batch, if keys > 0 { end } else { 0 }..head.q_time, column, head_dim);
+            dk_target.zero(batch, keys..head.k_time, column, head_dim);
+            dv_target.zero(batch, keys..head.k_time, column, head_dim);
+        }
+        if keys == 0 {
             return;
         }
-        let keys = sentence.seen(end - 1);
         let wide = head_dim.next_multiple_of(lanes);
         let (pitch, block) = (pitch(keys), head.block(keys).min(end));
         let (across, along) = (panels_size(head_dim, keys, lanes), panels_size(keys, head_dim, lanes));
@@ -407,7 +481,9 @@ impl WithSimd for Backward<'_> {
             let seen = Ramp { most: keys, ..sentence.seen_from(first) };
             let last_seen = seen.at(count - 1);
             if last_seen == 0 {
-                continue; // No query of this block sees a key: its gradient stays zero.
+                // SAFETY: this task alone writes these queries of this head.
+                unsafe { dq_target.zero(batch, first..first + count, column, head_dim) };
+                continue;
             }
             let dout = &dout[first * dout_stride..];
             pack::rows(simd, &head.q[first * head.q_stride..], head.q_stride, count, head_dim, q_along);
@@ -479,15 +555,15 @@ impl WithSimd for Backward<'_> {
 
 /// `to = factor * from`, for the values that `to` has.
 #[inline(always)]
-fn scaled_copy<S: Simd>(simd: S, to: &mut [f32], from: &[f32], factor: f32) {
-    let (to_vectors, to_rest) = S::as_mut_simd_f32s(to);
+fn scaled_copy<S: Simd>(simd: S, to: &mut [MaybeUninit<f32>], from: &[f32], factor: f32) {
+    let (to_vectors, to_rest) = S::as_uninit_mut_simd_f32s(to);
     let (from_vectors, _) = S::as_simd_f32s(from);
     let factors = simd.splat_f32s(factor);
-    for (to, &from) in to_vectors.iter_mut().zip(from_vectors) {
-        *to = simd.mul_f32s(from, factors);
-    }
     let done = to_vectors.len() * S::F32_LANES;
+    for (to, &from) in to_vectors.iter_mut().zip(from_vectors) {
+        to.write(simd.mul_f32s(from, factors));
+    }
     for (to, &from) in to_rest.iter_mut().zip(&from[done..]) {
-        *to = from * factor;
+        to.write(from * factor);
     }
 }
