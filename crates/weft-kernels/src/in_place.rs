@@ -16,3 +16,13 @@ pub(crate) fn unshared(tensor: &mut FlexTensor) -> Option<&mut [f32]> {
     }
     tensor.try_storage_mut::<f32>().filter(|storage| storage.len() == count)
 }
+
+/// Where the values of a plain tensor on Flex lie, for tests.
+#[cfg(test)]
+pub(crate) fn address<const D: usize>(tensor: &burn::Tensor<D>) -> *const u8 {
+    use burn::backend::{BackendTensor, DispatchTensorKind};
+    match tensor.clone().into_dispatch().kind {
+        DispatchTensorKind::Flex(BackendTensor::Float(tensor)) => tensor.bytes().as_ptr(),
+        other => panic!("not a float tensor on Flex: {other:?}"),
+    }
+}

@@ -14,16 +14,31 @@
 //! (Flex) overrides it with the kernel. Kernels never depend on how many threads run them: rows are cut
 //! into parts of a fixed size, and sums over rows are added in a fixed order.
 
+pub mod adamw;
+pub mod additive_attention;
 pub mod attention;
+pub mod cross_entropy;
 pub mod dropout;
+pub mod embedding;
 mod flex;
+mod fresh;
+mod gemm;
 mod in_place;
 pub mod layer_norm;
+pub mod linear;
+pub mod recurrent;
 mod simd;
 #[cfg(test)]
 mod testing;
 
+pub use adamw::{AdamW, Moments, adamw, squared_norm};
+pub use additive_attention::{AttentiveInputs, AttentiveOutputs, additive_attention, attentive_recurrence};
 pub use attention::{AttentionOptions, attention_weights, cross_attention, self_attention};
+pub use cross_entropy::linear::linear_cross_entropy;
+pub use cross_entropy::{cross_entropy, cross_entropy_rows};
 pub use dropout::{Dropout, dropout};
+pub use embedding::{EmbeddingOptions, embedding};
 pub use layer_norm::layer_norm;
+pub use linear::{Activation, Epilogue, WeightLayout, linear};
+pub use recurrent::{Cell, RecurrentState, recurrent};
 pub use simd::Level;

@@ -1,6 +1,33 @@
-//! The command line.
+//! The command line: parses, calls, prints. The only part of Weft that prints or ends the process.
 
+mod attention;
+mod cli;
+mod commands;
+mod device;
+mod error;
+mod files;
+mod interrupt;
+mod model;
+mod output;
+mod quickstart;
+mod terminal;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Training frees and takes large blocks every step; mimalloc keeps them mapped.
 #[global_allocator]
 static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() {}
+fn main() -> ExitCode {
+    match commands::run(cli::Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nobody is left to be told if standard error is closed.
+            let _ = write!(std::io::stderr(), "{error}");
+            error.exit_code()
+        }
+    }
+}

@@ -98,12 +98,6 @@ impl Dropout {
         simd.select_f32s(self.kept(simd, indices), kept, simd.splat_f32s(0.0))
     }
 
-    /// What the elements at row-major `indices` are multiplied by: the scale or 0.
-    #[inline(always)]
-    pub(crate) fn mask<S: Simd>(self, simd: S, indices: S::u32s) -> S::f32s {
-        simd.select_f32s(self.kept(simd, indices), simd.splat_f32s(self.scale()), simd.splat_f32s(0.0))
-    }
-
     /// [`Dropout::keeps`] for every lane.
     #[inline(always)]
     fn kept<S: Simd>(self, simd: S, indices: S::u32s) -> S::m32s {

@@ -1,0 +1,69 @@
+//! Initial values, a function of the seed alone.
+
+use burn::Tensor;
+use burn::module::Param;
+use burn::tensor::{Device, TensorData};
+
+/// A counter-based generator (the output function of SplitMix64, Steele et al. 2014): value `i` of stream
+/// `seed` does not depend on what was drawn before.
+#[derive(Debug, Clone)]
+pub(crate) struct Initialiser {
+    state: u64,
+    device: Device,
+}
+
+impl Initialiser {
+    pub(crate) fn new(seed: u64, device: &Device) -> Self {
+        Self { state: seed ^ 0x5EED_0F_A11, device: device.clone() }
+    }
+
+    fn uniform_value(&mut self) -> f64 {
+        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    fn parameter<const D: usize>(
+        &mut self,
+        shape: [usize; D],
+        mut value: impl FnMut(&mut Self) -> f64,
+    ) -> Param<Tensor<D>> {
+        let count = shape.iter().product();
+        let values: Vec<f32> = (0..count).map(|_| value(self) as f32).collect();
+        Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), &self.device))
+    }
+
+    /// Normal with mean 0.
+    pub(crate) fn normal<const D: usize>(&mut self, shape: [usize; D], deviation: f64) -> Param<Tensor<D>> {
+        self.parameter(shape, |generator| {
+            let radius = (-2.0 * (1.0 - generator.uniform_value()).ln()).sqrt();
+            deviation * radius * (std::f64::consts::TAU * generator.uniform_value()).cos()
+        })
+    }
+
+    /// Uniform in `-limit..limit`.
+    pub(crate) fn uniform<const D: usize>(&mut self, shape: [usize; D], limit: f64) -> Param<Tensor<D>> {
+        self.parameter(shape, |generator| limit * (2.0 * generator.uniform_value() - 1.0))
+    }
+
+    /// Glorot & Bengio 2010: uniform with variance 2 / (fan_in + fan_out), for `[out, in]`.
+    pub(crate) fn glorot(&mut self, [out, fan_in]: [usize; 2]) -> Param<Tensor<2>> {
+        self.uniform([out, fan_in], (6.0 / (fan_in + out) as f64).sqrt())
+    }
+
+    /// A value for each position of a vector.
+    pub(crate) fn with_rows(&mut self, shape: [usize; 1], value: impl Fn(usize) -> f64) -> Param<Tensor<1>> {
+        let mut row = 0;
+        self.parameter(shape, |_| {
+            row += 1;
+            value(row - 1)
+        })
+    }
+
+    /// One value everywhere.
+    pub(crate) fn constant<const D: usize>(&mut self, shape: [usize; D], value: f64) -> Param<Tensor<D>> {
+        self.parameter(shape, |_| value)
+    }
+}

@@ -1,0 +1,62 @@
+//! Keys and values of the tokens decoded so far.
+
+use burn::Tensor;
+use burn::tensor::{Device, Int, TensorData};
+use weft_kernels::attention::{AttentionOptions, cross_attention};
+
+/// A cache of one layer's keys and values, `[rows, capacity, 2 * hidden]`, of which `length` are filled.
+#[derive(Debug, Clone)]
+pub(crate) struct KeyValueCache {
+    buffer: Tensor<3>,
+    length: usize,
+}
+
+/// The first capacity; it doubles when it is full, so that appending costs constant time on average.
+const FIRST_CAPACITY: usize = 32;
+
+impl KeyValueCache {
+    pub(crate) fn new(rows: usize, hidden: usize, device: &Device) -> Self {
+        Self { buffer: Tensor::zeros([rows, FIRST_CAPACITY, 2 * hidden], device), length: 0 }
+    }
+
+    /// Takes one position's `[rows, 1, 3 * hidden]` queries, keys and values, keeps the latter two and lets the
+    /// queries attend to all positions so far: `[rows, 1, hidden]`.
+    pub(crate) fn attend(&mut self, packed: Tensor<3>, options: &AttentionOptions) -> Tensor<3> {
+        let [rows, _, width] = packed.dims();
+        let hidden = width / 3;
+        let query = packed.clone().narrow(2, 0, hidden);
+        self.append(packed.narrow(2, hidden, 2 * hidden));
+        let lengths = vec![self.length; rows];
+        cross_attention(query, self.buffer.clone(), None, Some(&lengths), options)
+    }
+
+    fn append(&mut self, keys_values: Tensor<3>) {
+        let [rows, capacity, width] = self.buffer.dims();
+        let device = self.buffer.device();
+        if self.length == capacity {
+            let more = Tensor::zeros([rows, capacity, width], &device);
+            self.buffer = Tensor::cat(vec![self.buffer.clone(), more], 1);
+        }
+        let at = self.length;
+        // The buffer is taken out, so that it has one owner and is written in place.
+        let buffer = std::mem::replace(&mut self.buffer, Tensor::zeros([0, 0, 0], &device));
+        self.buffer = buffer.slice_assign([0..rows, at..at + 1, 0..width], keys_values);
+        self.length += 1;
+    }
+
+    /// Row `i` becomes what row `rows[i]` was.
+    pub(crate) fn select(&mut self, rows: &[usize]) {
+        self.buffer = select_rows(self.buffer.clone(), rows);
+    }
+}
+
+/// Row `i` of the result is row `rows[i]`; the same tensor if nothing moves.
+pub(crate) fn select_rows<const D: usize>(tensor: Tensor<D>, rows: &[usize]) -> Tensor<D> {
+    if rows.len() == tensor.dims()[0] && rows.iter().enumerate().all(|(i, &row)| i == row) {
+        return tensor;
+    }
+    let ids: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
+    let device = tensor.device();
+    let ids: Tensor<1, Int> = Tensor::from_data(TensorData::new(ids, [rows.len()]), &device);
+    tensor.select(0, ids)
+}

@@ -1,0 +1,18 @@
+//! Decoding: drives a model's steps and the pure choices of `weft-decode`.
+
+mod cache;
+mod generate;
+mod translate;
+
+use burn::Tensor;
+use burn::tensor::{Device, Int, TensorData};
+
+pub(crate) use cache::{KeyValueCache, select_rows};
+pub use generate::{Generation, generate};
+pub use translate::{translate, translate_batch};
+
+/// One token of each row as ids `[rows, 1]`.
+pub(crate) fn token_column(tokens: &[u32], device: &Device) -> Tensor<2, Int> {
+    let ids: Vec<i32> = tokens.iter().map(|&token| token as i32).collect();
+    Tensor::from_data(TensorData::new(ids, [tokens.len(), 1]), device)
+}

@@ -1,0 +1,107 @@
+//! Promises that hold for every architecture, whatever its weights.
+
+use burn::Tensor;
+use burn::module::Module;
+use burn::tensor::Device;
+use weft_models::gpt::{Gpt, GptConfig};
+use weft_models::rnn_encoder_decoder::{AttentionKind, RnnEncoderDecoder, RnnEncoderDecoderConfig};
+use weft_models::transformer::{Transformer, TransformerConfig};
+use weft_models::{Architecture, CellKind, Noise, Sequences, Translator, named_gradients};
+
+/// arXiv 1706.03762, table 3: 65 and 213 million, at the 37,000 entries of section 5.1.
+#[test]
+fn base_and_big_have_the_papers_parameter_counts() {
+    for (preset, millions) in [("base", 65.0), ("big", 213.0)] {
+        let config = TransformerConfig::preset(preset, 37_000).unwrap();
+        let model = Transformer::new(&config, 1, &Device::flex());
+        // The constant that Marian's format adds to the logits is no parameter.
+        let count = (model.num_params() - config.vocab_size) as f64 / 1e6;
+        assert!((count / millions - 1.0).abs() < 0.035, "{preset} has {count:.1} million, the paper {millions}");
+    }
+}
+
+#[test]
+fn gpt_has_gpt2s_parameter_count() {
+    let config = GptConfig { num_layers: 2, ..GptConfig::default() };
+    let (embeddings, block, last) = ((50_257 + 1024) * 768, 7_087_872, 2 * 768);
+    assert_eq!(Gpt::new(&config, 1, &Device::flex()).num_params(), embeddings + 2 * block + last);
+}
+
+#[test]
+fn a_ragged_transformer_batch_equals_its_sentences_one_by_one() {
+    for normalize_before in [false, true] {
+        let mut config = TransformerConfig::preset("tiny", 50).unwrap();
+        config.hidden_size = 24;
+        config.encoder_intermediate_size = 40;
+        config.decoder_intermediate_size = 40;
+        config.normalize_before = normalize_before;
+        ragged_equals_alone(&Transformer::new(&config, 3, &Device::flex().autodiff()));
+    }
+}
+
+#[test]
+fn a_ragged_recurrent_batch_equals_its_sentences_one_by_one() {
+    for cell in [CellKind::Rnn, CellKind::Lstm, CellKind::Gru] {
+        for attention in [AttentionKind::Additive, AttentionKind::None] {
+            for bidirectional in [false, true] {
+                let config = RnnEncoderDecoderConfig {
+                    cell,
+                    attention,
+                    bidirectional,
+                    vocab_size: 50,
+                    decoder_vocab_size: 50,
+                    embedding_size: 9,
+                    hidden_size: 14,
+                    encoder_hidden_size: 11,
+                    attention_size: 7,
+                    maxout_size: 6,
+                    num_encoder_layers: 2,
+                    num_decoder_layers: 2,
+                    ..RnnEncoderDecoderConfig::default()
+                };
+                ragged_equals_alone(&RnnEncoderDecoder::new(&config, 3, &Device::flex().autodiff()));
+            }
+        }
+    }
+}
+
+/// Outputs bit for bit; gradients, which are sums over the batch, to rounding.
+fn ragged_equals_alone<M: Translator>(model: &M) {
+    let device = Device::flex().autodiff();
+    let sentence = |length: u32, salt: u32| (0..length).map(|i| 4 + (i * 7 + salt * 5) % 46).collect::<Vec<u32>>();
+    let sources: Vec<_> = [3, 1, 9, 5].iter().enumerate().map(|(i, &length)| sentence(length, i as u32)).collect();
+    let targets: Vec<_> = [6, 2, 1, 8].iter().enumerate().map(|(i, &length)| sentence(length, 9 + i as u32)).collect();
+    let batch = |rows: &[Vec<u32>]| Sequences::new(rows, 0, &device);
+    let (source, target) = (batch(&sources), batch(&targets));
+
+    let (logits, alignment) = model.forward(&source, &target);
+    let loss = |source: &Sequences, target: &Sequences| model.loss(source, target, target, 0.1, &mut Noise::none());
+    let together = named_gradients(model, &loss(&source, &target).backward());
+    let mut apart: Vec<Vec<f64>> = together.iter().map(|gradient| vec![0.0; gradient.values.len()]).collect();
+    for row in 0..sources.len() {
+        let (source, target) = (batch(&sources[row..=row]), batch(&targets[row..=row]));
+        let (alone, alone_alignment) = model.forward(&source, &target);
+        let time = targets[row].len();
+        let of_batch: Tensor<3> = logits.clone().narrow(0, row, 1).narrow(1, 0, time);
+        assert_eq!(values(alone), values(of_batch), "logits of row {row}");
+        if let (Some(alone), Some(alignment)) = (alone_alignment, &alignment) {
+            let of_batch = alignment.clone().narrow(0, row, 1).narrow(1, 0, time).narrow(2, 0, sources[row].len());
+            assert_eq!(values(alone), values(of_batch), "alignment of row {row}");
+        }
+        // By name: a target of one token leaves the upper layers of an attention decoder without a gradient.
+        for gradient in named_gradients(model, &loss(&source, &target).backward()) {
+            let at = together.iter().position(|other| other.name == gradient.name).unwrap();
+            apart[at].iter_mut().zip(&gradient.values).for_each(|(sum, &value)| *sum += f64::from(value));
+        }
+    }
+    for (together, apart) in together.iter().zip(&apart) {
+        let scale = apart.iter().fold(1e-3, |m: f64, v| m.max(v.abs()));
+        for (&a, &b) in together.values.iter().zip(apart) {
+            assert!((f64::from(a) - b).abs() < 1e-5 * scale, "{}: {a} together, {b} apart", together.name);
+        }
+    }
+}
+
+fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_to_vec().unwrap()
+}

@@ -1,0 +1,46 @@
+//! Every architecture against numbers that PyTorch computed in f64 from the same weights: logits, loss, alignment,
+//! every gradient and ten losses of training. `tests/reference/README.md` says what was recorded and how.
+
+mod support;
+
+use support::{check_language_model, check_translator};
+use weft_models::gpt::Gpt;
+use weft_models::recurrent_lm::RecurrentLm;
+use weft_models::rnn_encoder_decoder::RnnEncoderDecoder;
+use weft_models::transformer::Transformer;
+
+#[test]
+fn gpt_equals_transformers_gpt2() {
+    check_language_model::<Gpt>("gpt");
+}
+
+#[test]
+fn recurrent_language_models_equal_torch() {
+    for cell in ["rnn", "lstm", "gru"] {
+        check_language_model::<RecurrentLm>(&format!("recurrent-lm-{cell}"));
+    }
+}
+
+#[test]
+fn the_post_norm_transformer_equals_transformers_marian() {
+    check_translator::<Transformer>("transformer-post-norm");
+}
+
+#[test]
+fn the_pre_norm_transformer_equals_its_equations() {
+    check_translator::<Transformer>("transformer-pre-norm");
+}
+
+#[test]
+fn attention_networks_equal_the_papers_equations() {
+    for case in ["gru-before", "lstm", "rnn-unidirectional"] {
+        check_translator::<RnnEncoderDecoder>(&format!("rnn-attention-{case}"));
+    }
+}
+
+#[test]
+fn plain_encoder_decoders_equal_torch() {
+    for case in ["gru", "lstm", "rnn-unidirectional"] {
+        check_translator::<RnnEncoderDecoder>(&format!("rnn-plain-{case}"));
+    }
+}

@@ -1,0 +1,194 @@
+//! Reads a recorded case and compares a model with it.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use burn::Tensor;
+use burn::tensor::{Device, Int, TensorData};
+use safetensors::SafeTensors;
+use weft_models::{
+    Architecture, LanguageModel, NamedParameter, Noise, Sequences, Translator, checkpoint, named_gradients,
+};
+
+/// What was recorded of one case.
+pub struct Recording {
+    name: String,
+    tensors: HashMap<String, (Vec<usize>, Vec<f64>)>,
+}
+
+/// The folder of a case.
+pub fn folder(case: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/reference").join(case)
+}
+
+impl Recording {
+    pub fn read(case: &str) -> Self {
+        let bytes = std::fs::read(folder(case).join("expected.safetensors")).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let number = |bytes: &[u8], is_float: bool| {
+            let bytes = bytes.try_into().unwrap();
+            if is_float { f64::from_le_bytes(bytes) } else { i64::from_le_bytes(bytes) as f64 }
+        };
+        let tensors = file
+            .iter()
+            .map(|(name, view)| {
+                let is_float = view.dtype() == safetensors::Dtype::F64;
+                let values = view.data().chunks(8).map(|bytes| number(bytes, is_float)).collect();
+                (name.to_owned(), (view.shape().to_vec(), values))
+            })
+            .collect();
+        Self { name: case.to_owned(), tensors }
+    }
+
+    fn values(&self, name: &str) -> &[f64] {
+        let tensor = self.tensors.get(name).unwrap_or_else(|| panic!("{}: nothing recorded as {name}", self.name));
+        &tensor.1
+    }
+
+    /// Rows of ids, each cut to its length.
+    fn rows(&self, name: &str, lengths: &str) -> Vec<Vec<u32>> {
+        let (shape, values) = &self.tensors[name];
+        let rows = values.chunks(shape[1].max(1)).zip(self.values(lengths));
+        rows.map(|(row, &length)| row[..length as usize].iter().map(|&id| id as u32).collect()).collect()
+    }
+
+    /// At most twice as wrong as PyTorch's own f32 was, both against f64, plus four units of rounding of the largest
+    /// value. `zero` marks values that must not be compared (outputs at padding).
+    fn assert_close(&self, name: &str, scale_name: &str, got: &[f32], keep: impl Fn(usize) -> bool) {
+        let truth = self.values(name);
+        assert_eq!(got.len(), truth.len(), "{}: {name} has another length", self.name);
+        let largest = |values: &[f64]| values.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
+        let scale = largest(truth).max(largest(self.values(scale_name)));
+        let plain =
+            self.values(&format!("f32_error.{name}"))[0].max(self.values(&format!("f32_error.{scale_name}"))[0]);
+        let allowed = 2.0 * plain + 4.0 * f64::from(f32::EPSILON) * scale;
+        for (i, (&g, &t)) in got.iter().zip(truth).enumerate().filter(|(i, _)| keep(*i)) {
+            let off = (f64::from(g) - t).abs();
+            assert!(
+                off <= allowed,
+                "{}: {name}[{i}] is {g}, not {t} (off {off:.2e}, allowed {allowed:.2e})",
+                self.name
+            );
+        }
+    }
+
+    fn assert_gradients<M: Architecture>(&self, gradients: &[NamedParameter], tokens: f32) {
+        let recorded = self.tensors.keys().filter(|name| name.starts_with("gradient.")).count();
+        let mut compared = 0;
+        for gradient in gradients {
+            let names = M::stored_names(&gradient.name);
+            let parts = gradient.values.chunks(gradient.values.len() / names.len());
+            for (name, part) in names.iter().zip(parts) {
+                let name = format!("gradient.{name}");
+                // The gradient of a key's bias is exactly zero; what is recorded is rounding.
+                let scale_name =
+                    if name.ends_with("k_proj.bias") { name.replace("bias", "weight") } else { name.clone() };
+                let part: Vec<f32> = part.iter().map(|value| value / tokens).collect();
+                self.assert_close(&name, &scale_name, &part, |_| true);
+                compared += 1;
+            }
+        }
+        assert_eq!(compared, recorded, "{}: parameters without a gradient, or gradients without a record", self.name);
+    }
+}
+
+fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    tensor.into_data().try_to_vec().unwrap()
+}
+
+/// Which entries of `[batch, time, width]` are not padding.
+fn real(lengths: &[usize], time: usize, width: usize) -> impl Fn(usize) -> bool {
+    let lengths = lengths.to_vec();
+    move |i| i / width % time < lengths[i / width / time]
+}
+
+pub fn check_translator<M: Translator>(case: &str) {
+    let recording = Recording::read(case);
+    let device = Device::flex().autodiff();
+    let model: M = checkpoint::load(&folder(case), &device).unwrap();
+    let batch = |ids: &str, lengths: &str| Sequences::new(&recording.rows(ids, lengths), 0, &device);
+    let source = batch("source_ids", "source_lengths");
+    let (target_in, target_out) = (batch("target_in", "target_lengths"), batch("target_out", "target_lengths"));
+
+    let (logits, alignment) = model.forward(&source, &target_in);
+    let [_, time, vocab] = logits.dims();
+    recording.assert_close("logits", "logits", &values(logits), real(&target_in.lengths, time, vocab));
+    if let Some(alignment) = alignment {
+        let width = alignment.dims()[2];
+        recording.assert_close("alignment", "alignment", &values(alignment), real(&target_in.lengths, time, width));
+    }
+
+    let tokens = target_out.tokens() as f32;
+    let loss = model.loss(&source, &target_in, &target_out, 0.1, &mut Noise::none());
+    recording.assert_close("loss", "loss", &[values(loss.clone())[0] / tokens], |_| true);
+    let gradients = loss.backward();
+    recording.assert_gradients::<M>(&named_gradients(&model, &gradients), tokens);
+
+    steps_equal_forward(&model, &recording);
+}
+
+/// One token at a time gives what the whole target gives, alone and as hypotheses side by side.
+fn steps_equal_forward<M: Translator>(model: &M, recording: &Recording) {
+    let device = Device::flex();
+    let model = model.valid();
+    let (sources, targets) =
+        (recording.rows("source_ids", "source_lengths"), recording.rows("target_in", "target_lengths"));
+    let scale = recording.values("logits").iter().fold(0.0, |m: f64, v| m.max(v.abs())) as f32;
+    for (source, target) in sources.iter().zip(&targets) {
+        let source = Sequences::new(&[source], 0, &device);
+        let (logits, _) = model.forward(&source, &Sequences::new(&[target], 0, &device));
+        let whole = values(logits);
+        let width = 3;
+        let mut state = model.encode(&source, width);
+        for (i, &token) in target.iter().enumerate() {
+            let rows = values(model.step(&[token; 3], &mut state));
+            let vocab = rows.len() / width;
+            for row in rows.chunks(vocab) {
+                for (a, b) in row.iter().zip(&whole[i * vocab..]) {
+                    assert!((a - b).abs() <= 2e-6 * scale, "{}: step {i} gives {a}, forward {b}", recording.name);
+                }
+            }
+            model.reorder(&mut state, &[0], &[2, 0, 1]);
+        }
+    }
+}
+
+pub fn check_language_model<M: LanguageModel>(case: &str) {
+    let recording = Recording::read(case);
+    let device = Device::flex().autodiff();
+    let model: M = checkpoint::load(&folder(case), &device).unwrap();
+    let rows = recording.rows("input_ids", "target_lengths");
+    let targets = recording.rows("target_out", "target_lengths");
+    let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
+    let ids = Sequences::new(&rows, 0, &device).ids;
+    let time = ids.dims()[1];
+
+    let logits = model.forward(ids.clone());
+    let vocab = logits.dims()[2];
+    let whole = values(logits);
+    recording.assert_close("logits", "logits", &whole, real(&lengths, time, vocab));
+
+    let tokens: usize = lengths.iter().sum();
+    let mut padded = vec![-1; rows.len() * time];
+    for (to, row) in padded.chunks_mut(time).zip(&targets) {
+        to.iter_mut().zip(row).for_each(|(to, &id)| *to = id as i32);
+    }
+    let targets: Tensor<2, Int> = Tensor::from_data(TensorData::new(padded, [rows.len(), time]), &device);
+    let loss = model.loss(ids, targets, &mut Noise::none());
+    recording.assert_close("loss", "loss", &[values(loss.clone())[0] / tokens as f32], |_| true);
+    let gradients = loss.backward();
+    recording.assert_gradients::<M>(&named_gradients(&model, &gradients), tokens as f32);
+
+    let model = model.valid();
+    let scale = recording.values("logits").iter().fold(0.0, |m: f64, v| m.max(v.abs())) as f32;
+    for (row, tokens) in rows.iter().enumerate() {
+        let mut state = model.start(2);
+        for (i, &token) in tokens.iter().enumerate() {
+            let logits = values(model.step(&[token; 2], &mut state));
+            let expected = &whole[(row * time + i) * vocab..][..vocab];
+            for (a, b) in logits.iter().zip(expected.iter().chain(expected)) {
+                assert!((a - b).abs() <= 2e-6 * scale, "{case}: step {i} gives {a}, forward {b}");
+            }
+        }
+    }
+}

@@ -1,0 +1,466 @@
+//! The one dial: a preset or a size, and everything else follows, with the reason.
+
+mod sizes;
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use weft_models::CellKind;
+use weft_models::rnn_encoder_decoder::{AttentionKind, GruReset};
+use weft_text::TokenizerKind;
+
+use crate::config::{
+    ArchitectureKind, DataConfig, Metric, ModelConfig, Origin, Overrides, RunConfig, TokenizerConfig, TrainingConfig,
+};
+use crate::error::TrainError;
+use crate::schedule::ScheduleKind;
+use sizes::{Shape, parse_size};
+
+/// What is known of the training data before a tokenizer is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facts {
+    /// Pairs of sentences; for text, its pieces.
+    pub examples: usize,
+    /// Bytes of text, of both sides together.
+    pub bytes: usize,
+}
+
+/// A value that the user did not fix, and why it is what it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Derived {
+    /// The key, such as `training.learning_rate`.
+    pub name: String,
+    /// The value as in TOML.
+    pub value: String,
+    /// The reason.
+    pub because: String,
+}
+
+/// Fills in what the user left open.
+///
+/// The dial is `model.preset` (`tiny`, `small`, `base`, `big`) or `model.size` (a number of parameters such as `3M`);
+/// without either, the preset follows from the amount of data.
+///
+/// # Errors
+/// A value of the wrong type or out of range, with its origin; a setting that the architecture does not have; no
+/// training data.
+///
+/// ```
+/// use weft_train::{Facts, Overrides, derive};
+///
+/// let mut overrides = Overrides::new();
+/// overrides.set_value("data.train", vec!["train.en", "train.de"], "--train")?;
+/// overrides.set("model.size", "3M", "--size")?;
+/// let (config, derived) = derive(&overrides, &Facts { examples: 29_000, bytes: 4_000_000 })?;
+/// assert!(derived.iter().any(|value| value.name == "model.hidden_size"));
+/// assert_eq!(config.training.betas, [0.9, 0.98]);
+/// # Ok::<(), weft_train::TrainError>(())
+/// ```
+pub fn derive(overrides: &Overrides, facts: &Facts) -> Result<(RunConfig, Vec<Derived>), TrainError> {
+    let dial = Dial { overrides, derived: RefCell::default(), used: RefCell::default() };
+    let architecture = dial.value(
+        "model.architecture",
+        ArchitectureKind::Transformer,
+        "pairs are translated best by it, and it is the default",
+    )?;
+    let data = dial.data(architecture)?;
+    let tokenizer = dial.tokenizer(architecture, facts)?;
+    let model = dial.model(architecture, facts, &tokenizer, &data)?;
+    let training = dial.training(architecture, facts, &model)?;
+    let used = dial.used.into_inner();
+    if let Some(key) = overrides.keys().find(|key| !used.contains(*key)) {
+        let origin = overrides.origin(key).cloned().unwrap_or(Origin::Flag(key.to_owned()));
+        return Err(TrainError::NotApplicable { origin, key: key.to_owned(), architecture: architecture.name() });
+    }
+    Ok((RunConfig { data, tokenizer, model, training }, dial.derived.into_inner()))
+}
+
+struct Dial<'a> {
+    overrides: &'a Overrides,
+    derived: RefCell<Vec<Derived>>,
+    used: RefCell<BTreeSet<String>>,
+}
+
+impl Dial<'_> {
+    /// What the user fixed, or else the derived value, which is noted with its reason.
+    fn value<T: Serialize + DeserializeOwned>(
+        &self,
+        key: &str,
+        derived: T,
+        because: impl Into<String>,
+    ) -> Result<T, TrainError> {
+        if let Some(fixed) = self.fixed(key)? {
+            return Ok(fixed);
+        }
+        let value = toml::Value::try_from(&derived).map(|value| value.to_string()).unwrap_or_default();
+        self.derived.borrow_mut().push(Derived { name: key.to_owned(), value, because: because.into() });
+        Ok(derived)
+    }
+
+    fn fixed<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, TrainError> {
+        self.used.borrow_mut().insert(key.to_owned());
+        self.overrides.get(key)
+    }
+
+    /// A number within bounds, whoever chose it.
+    fn within<T: Serialize + DeserializeOwned + PartialOrd + Copy + std::fmt::Display>(
+        &self,
+        key: &str,
+        derived: T,
+        bounds: (T, T),
+        because: impl Into<String>,
+    ) -> Result<T, TrainError> {
+        let value = self.value(key, derived, because)?;
+        self.check(key, value, bounds)?;
+        Ok(value)
+    }
+
+    fn check<T: PartialOrd + std::fmt::Display>(&self, key: &str, value: T, bounds: (T, T)) -> Result<(), TrainError> {
+        if value >= bounds.0 && value <= bounds.1 {
+            return Ok(());
+        }
+        let wanted = format!("{} to {}", bounds.0, bounds.1);
+        Err(self.range(key, value.to_string(), wanted))
+    }
+
+    fn range(&self, key: &str, found: String, wanted: String) -> TrainError {
+        let origin = self.overrides.origin(key).cloned().unwrap_or(Origin::Flag("derived".into()));
+        TrainError::SettingRange { origin, key: key.to_owned(), found, wanted }
+    }
+
+    fn data(&self, architecture: ArchitectureKind) -> Result<DataConfig, TrainError> {
+        let translates = architecture.is_translator();
+        let Some(train) = self.fixed::<Vec<std::path::PathBuf>>("data.train")?.filter(|paths| !paths.is_empty()) else {
+            let what = if translates { "the parallel corpus to learn from" } else { "the text to learn from" };
+            return Err(TrainError::MissingSetting { key: "data.train", what });
+        };
+        let validation = self.fixed("data.validation")?.unwrap_or_default();
+        let languages: Vec<String> = self.fixed("data.languages")?.unwrap_or_default();
+        if !languages.is_empty() && languages.len() != 2 {
+            let wanted = "two languages: the source's and the target's".to_owned();
+            return Err(self.range("data.languages", format!("{languages:?}"), wanted));
+        }
+        Ok(DataConfig {
+            train,
+            validation,
+            languages,
+            field: self.fixed("data.field")?.unwrap_or_else(|| "text".into()),
+            max_length: self.within("data.max_length", 200, (1, 1 << 20), "longer sentences are rarely clean")?,
+            validation_ratio: self.within("data.validation_ratio", 0.1, (0.0, 0.9), "a tenth is set aside")?,
+        })
+    }
+
+    fn tokenizer(&self, architecture: ArchitectureKind, facts: &Facts) -> Result<TokenizerConfig, TrainError> {
+        let megabytes = facts.bytes as f64 / 1e6;
+        let kind = match (architecture.is_translator(), facts.bytes < 5_000_000) {
+            (true, _) => self.value("tokenizer.kind", TokenizerKind::Bpe, "subwords translate rare words")?,
+            (false, true) => self.value(
+                "tokenizer.kind",
+                TokenizerKind::Characters,
+                format!("{megabytes:.1} MB of text teach a model letters sooner than words"),
+            )?,
+            (false, false) => self.value("tokenizer.kind", TokenizerKind::ByteBpe, "bytes can spell every text")?,
+        };
+        // Heaps' law: the words of a text grow with about the root of its length.
+        let by_root = ((4.0 * (facts.bytes as f64).sqrt() / 100.0).round() as usize * 100).clamp(600, 32_000);
+        let (vocab_size, because) = match kind {
+            TokenizerKind::Characters => (4096, "at most; every character of the text has its own token".to_owned()),
+            _ => (by_root, format!("4 times the root of {} bytes of text", facts.bytes)),
+        };
+        let vocab_size = self.within("tokenizer.vocab_size", vocab_size, (261, 1 << 20), because)?;
+        let shared = if architecture == ArchitectureKind::RnnEncoderDecoder {
+            self.value("tokenizer.shared", false, "this network has two embedding tables anyway")?
+        } else if architecture.is_translator() {
+            self.value("tokenizer.shared", true, "one table learns from both languages")?
+        } else {
+            self.fixed("tokenizer.shared")?.unwrap_or(true)
+        };
+        Ok(TokenizerConfig { kind, vocab_size, shared })
+    }
+
+    fn model(
+        &self,
+        architecture: ArchitectureKind,
+        facts: &Facts,
+        tokenizer: &TokenizerConfig,
+        data: &DataConfig,
+    ) -> Result<ModelConfig, TrainError> {
+        let size: Option<String> = self.fixed("model.size")?;
+        let fixed_preset: Option<String> = self.fixed("model.preset")?;
+        let (preset, shape, because) = match (&size, &fixed_preset) {
+            (Some(size), None) => {
+                let wanted = parse_size(size).ok_or_else(|| {
+                    self.range("model.size", size.clone(), "a number of parameters such as 500k, 3M or 1.5B".into())
+                })?;
+                let vocab_size = tokenizer.vocab_size * if tokenizer.shared { 1 } else { 2 };
+                let shape = Shape::of_size(architecture, wanted, vocab_size);
+                (None, shape, format!("size {size} at a vocabulary of {vocab_size}"))
+            }
+            (Some(_), Some(_)) => {
+                let wanted = "one of `model.preset` and `model.size`, not both".to_owned();
+                return Err(self.range("model.preset", fixed_preset.unwrap_or_default(), wanted));
+            }
+            (None, _) => {
+                let (by_data, because) = match facts.bytes {
+                    0..400_000 => ("tiny", "little data"),
+                    400_000..50_000_000 => ("small", "some megabytes of data"),
+                    _ => ("base", "plenty of data"),
+                };
+                let preset = self.value("model.preset", by_data.to_owned(), because)?;
+                let Some(shape) = Shape::of_preset(architecture, &preset) else {
+                    let wanted = format!("one of {}", sizes::PRESETS.join(", "));
+                    return Err(self.range("model.preset", preset, wanted));
+                };
+                let because = format!("preset {preset}");
+                (Some(preset), shape, because)
+            }
+        };
+        let most = 1 << 16;
+        let hidden_size = self.within("model.hidden_size", shape.hidden_size, (1, most), because.clone())?;
+        let num_layers = self.within("model.num_layers", shape.num_layers, (1, 1024), because.clone())?;
+        let (dropout, why) = match (architecture.is_translator(), facts.bytes) {
+            (_, ..2_000_000) if !architecture.is_translator() => (0.2, "little text is soon known by heart"),
+            (true, 1_000_000..20_000_000) => (0.3, "a small corpus is soon known by heart"),
+            (true, 20_000_000..200_000_000) => (0.2, "a middling corpus"),
+            _ => (0.1, "the papers' value"),
+        };
+        let dropout = self.within("model.dropout", dropout, (0.0, 0.99), why)?;
+        let mut model = ModelConfig {
+            architecture,
+            preset,
+            size,
+            hidden_size,
+            num_layers,
+            dropout,
+            tie_embeddings: None,
+            num_heads: None,
+            intermediate_size: None,
+            attention_dropout: None,
+            activation_dropout: None,
+            normalize_before: None,
+            max_positions: None,
+            cell: None,
+            embedding_size: None,
+            attention: None,
+            bidirectional: None,
+            gru_reset: None,
+            encoder_hidden_size: None,
+            attention_size: None,
+            maxout_size: None,
+        };
+        let like_hidden = format!("as wide as the hidden size, {hidden_size}");
+        match architecture {
+            ArchitectureKind::Transformer | ArchitectureKind::Gpt => {
+                let heads = sizes::heads(hidden_size);
+                let why = format!("heads of {}", hidden_size / heads);
+                model.num_heads = Some(self.within("model.num_heads", heads, (1, most), why)?);
+                let why = "four times the hidden size";
+                let inner = self.within("model.intermediate_size", 4 * hidden_size, (1, most << 3), why)?;
+                model.intermediate_size = Some(inner);
+                model.tie_embeddings = Some(self.value("model.tie_embeddings", true, "fewer parameters, as good")?);
+                let is_gpt = architecture == ArchitectureKind::Gpt;
+                let (rate, why) =
+                    if is_gpt { (dropout, "the same as model.dropout") } else { (0.0, "off, as in the paper") };
+                model.attention_dropout = Some(self.within("model.attention_dropout", rate, (0.0, 0.99), why)?);
+                let (positions, why) = if is_gpt {
+                    let window = self.overrides.get("training.window")?.unwrap_or(sizes::WINDOW);
+                    (window, "one window".to_owned())
+                } else {
+                    let longest = data.max_length + 1;
+                    (longest.max(512), "the longest sentence and its end, at least 512".to_owned())
+                };
+                model.max_positions = Some(self.within("model.max_positions", positions, (1, 1 << 20), why)?);
+                if !is_gpt {
+                    let key = "model.activation_dropout";
+                    model.activation_dropout = Some(self.within(key, 0.0, (0.0, 0.99), "off, as in the paper")?);
+                    let key = "model.normalize_before";
+                    model.normalize_before = Some(self.value(key, false, "post-norm, as in the paper")?);
+                    let positions = model.max_positions.unwrap_or_default();
+                    self.check("model.max_positions", positions, (data.max_length + 1, 1 << 20))?;
+                }
+            }
+            ArchitectureKind::RecurrentLm => {
+                model.cell = Some(self.value("model.cell", CellKind::Lstm, "it remembers longest")?);
+                let embedding = self.within("model.embedding_size", hidden_size, (1, most), like_hidden)?;
+                model.embedding_size = Some(embedding);
+                let tied = embedding == hidden_size;
+                model.tie_embeddings = Some(self.value("model.tie_embeddings", tied, "fewer parameters, as good")?);
+            }
+            ArchitectureKind::RnnEncoderDecoder => {
+                model.cell = Some(self.value("model.cell", CellKind::Gru, "the paper's")?);
+                let half = (hidden_size / 2).max(1);
+                let of_half = format!("half the hidden size, {hidden_size}");
+                let width = |key: &str, because: &str| self.within(key, half, (1, most), because).map(Some);
+                model.embedding_size = width("model.embedding_size", &of_half)?;
+                model.attention =
+                    Some(self.value("model.attention", AttentionKind::Additive, "as in arXiv 1409.0473")?);
+                model.bidirectional = Some(self.value("model.bidirectional", true, "as in the paper")?);
+                model.gru_reset =
+                    Some(self.value("model.gru_reset", GruReset::After, "one product fewer for each step")?);
+                model.encoder_hidden_size = width("model.encoder_hidden_size", &of_half)?;
+                model.attention_size = width("model.attention_size", &of_half)?;
+                model.maxout_size = width("model.maxout_size", &of_half)?;
+            }
+        }
+        Ok(model)
+    }
+}
+
+impl Dial<'_> {
+    fn training(
+        &self,
+        architecture: ArchitectureKind,
+        facts: &Facts,
+        model: &ModelConfig,
+    ) -> Result<TrainingConfig, TrainError> {
+        let translates = architecture.is_translator();
+        let (mut steps, mut epochs, minutes) = (
+            self.fixed::<u64>("training.steps")?,
+            self.fixed::<u64>("training.epochs")?,
+            self.fixed::<f64>("training.minutes")?,
+        );
+        if let Some(minutes) = minutes {
+            self.check("training.minutes", minutes, (0.0, 1e9))?;
+        }
+        if steps.is_none() && epochs.is_none() && minutes.is_none() {
+            if translates {
+                let many = (3_000_000 / facts.examples.max(1)).clamp(3, 60) as u64;
+                epochs = Some(self.value("training.epochs", many, "about three million sentences in all")?);
+            } else {
+                steps = Some(self.value("training.steps", 5000, "enough for a few megabytes of text")?);
+            }
+        }
+        let wide = model.hidden_size >= 512;
+        let batch_tokens = match (translates, wide) {
+            (true, false) => (4096, "a few hundred short sentences"),
+            (true, true) => (8192, "wide models like large batches"),
+            (false, _) => (4096, "sixteen windows of 256"),
+        };
+        let batch_tokens = self.within("training.batch_tokens", batch_tokens.0, (1, 1 << 26), batch_tokens.1)?;
+        let batch_sentences: Option<usize> = self.fixed("training.batch_sentences")?;
+        if let Some(most) = batch_sentences {
+            self.check("training.batch_sentences", most, (1, 1 << 26))?;
+        }
+        let accumulate = self.fixed("training.accumulate")?.unwrap_or(1);
+        self.check("training.accumulate", accumulate, (1, 1 << 20))?;
+        let window = if translates {
+            None
+        } else {
+            let longest = model.max_positions.unwrap_or(1 << 20);
+            Some(self.within("training.window", sizes::WINDOW.min(longest), (1, longest), "a page of text")?)
+        };
+        // What one step sees, against what there is: about four bytes a token.
+        let tokens = facts.bytes as u64 / if translates { 8 } else { 1 };
+        let per_epoch = (tokens / (batch_tokens * accumulate) as u64).max(1);
+        let expected = match (steps, epochs) {
+            (Some(steps), Some(epochs)) => Some(steps.min(epochs * per_epoch)),
+            (Some(steps), None) => Some(steps),
+            (None, Some(epochs)) => Some(epochs * per_epoch),
+            (None, None) => None,
+        };
+        let tenth = expected.map_or(1000, |steps| (steps / 10).clamp(20, 4000));
+        let warmup = match architecture {
+            ArchitectureKind::Transformer => (tenth, "a tenth of the run, at most the paper's 4000"),
+            _ => (tenth.min(200), "Adam's moments settle in a few steps"),
+        };
+        let warmup_steps = self.within("training.warmup_steps", warmup.0, (0, 1 << 40), warmup.1)?;
+        let hidden = model.hidden_size as f64;
+        let (rate, why) = match architecture {
+            ArchitectureKind::Transformer => (
+                (hidden.powf(-0.5) * (warmup_steps.max(1) as f64).powf(-0.5)).min(2e-3),
+                "the paper's peak, hidden^-0.5 warmup^-0.5, at most 0.002",
+            ),
+            ArchitectureKind::Gpt => (1e-3 * (384.0 / hidden).sqrt().min(2.0), "0.001 at 384 wide, less when wider"),
+            ArchitectureKind::RnnEncoderDecoder => (1e-3, "Adam's own"),
+            ArchitectureKind::RecurrentLm => (2e-3, "recurrent networks of this size stand it"),
+        };
+        // Two digits are as much as such a rule knows.
+        let rate = format!("{rate:.1e}").parse().unwrap_or(rate);
+        let learning_rate = self.within("training.learning_rate", rate, (f64::MIN_POSITIVE, 10.0), why)?;
+        let schedule = match (architecture, expected) {
+            (ArchitectureKind::Transformer, _) | (_, None) => self.value(
+                "training.schedule",
+                ScheduleKind::InverseSquareRoot,
+                "the paper's; needs no end to be known beforehand",
+            )?,
+            _ => self.value("training.schedule", ScheduleKind::Cosine, "best when the number of steps is known")?,
+        };
+        let (decay, why) = match architecture {
+            ArchitectureKind::Gpt => (0.1, "GPT's"),
+            ArchitectureKind::RecurrentLm => (0.01, "a little"),
+            _ => (0.0, "none in the paper: Adam"),
+        };
+        let (betas, why_betas) = match architecture {
+            ArchitectureKind::Transformer => ([0.9, 0.98], "the paper's"),
+            ArchitectureKind::Gpt => ([0.9, 0.95], "GPT-3's"),
+            _ => ([0.9, 0.999], "Adam's own"),
+        };
+        let betas: [f64; 2] = self.value("training.betas", betas, why_betas)?;
+        if !betas.iter().all(|beta| (0.0..1.0).contains(beta)) {
+            return Err(self.range("training.betas", format!("{betas:?}"), "two numbers from 0 to below 1".into()));
+        }
+        let weight_decay = self.within("training.weight_decay", decay, (0.0, 10.0), why)?;
+        let epsilon = if architecture == ArchitectureKind::Transformer { 1e-9 } else { 1e-8 };
+        let interval = expected.map_or(500, |steps| (steps / 20).clamp(10, 1000));
+        let interval = self.within("training.validation_interval", interval, (1, 1 << 40), "twenty in a run")?;
+        let keep_best = self.within("training.keep_best", 5, (1, 1000), "enough to average")?;
+        Ok(TrainingConfig {
+            steps,
+            epochs,
+            minutes,
+            batch_tokens,
+            batch_sentences,
+            accumulate,
+            window,
+            learning_rate,
+            schedule,
+            warmup_steps,
+            floor_ratio: self.within("training.floor_ratio", 0.05, (0.0, 1.0), "a twentieth at the end")?,
+            betas,
+            epsilon: self.within("training.epsilon", epsilon, (0.0, 1.0), "the paper's")?,
+            weight_decay,
+            clip_norm: self.within("training.clip_norm", 1.0, (0.0, 1e9), "the usual")?,
+            label_smoothing: match translates {
+                true => Some(self.within("training.label_smoothing", 0.1, (0.0, 0.99), "the paper's")?),
+                false => None,
+            },
+            seed: self.fixed("training.seed")?.unwrap_or(42),
+            log_interval: {
+                let every = self.fixed("training.log_interval")?.unwrap_or(10);
+                self.check("training.log_interval", every, (1, 1 << 40))?;
+                every
+            },
+            validation_interval: interval,
+            checkpoint_interval: self.within(
+                "training.checkpoint_interval",
+                interval,
+                (1, 1 << 40),
+                "with every validation",
+            )?,
+            patience: self.fixed("training.patience")?.unwrap_or(0),
+            metric: self.metric(translates)?,
+            keep_best,
+            average: self.within("training.average", keep_best, (0, 1000), "all that are kept")?,
+            beam: match translates {
+                true => Some(self.within("training.beam", 1, (1, 1000), "greedy is quick and orders models alike")?),
+                false => None,
+            },
+            bleu_sentences: match translates {
+                true => Some(self.within("training.bleu_sentences", 200, (0, 1 << 40), "a quick look")?),
+                false => None,
+            },
+        })
+    }
+
+    fn metric(&self, translates: bool) -> Result<Metric, TrainError> {
+        let metric = self.value("training.metric", Metric::Loss, "it is measured on every token")?;
+        if metric == Metric::Bleu && !translates {
+            return Err(self.range("training.metric", "bleu".into(), "`loss` for a language model".into()));
+        }
+        Ok(metric)
+    }
+}

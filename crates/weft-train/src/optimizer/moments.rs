@@ -1,0 +1,176 @@
+//! `optimizer.safetensors`: the moments under the names of the parameters they belong to, with `.exp_avg` and
+//! `.exp_avg_sq` behind them, as torch calls them.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::path::Path;
+
+use burn::Tensor;
+use burn::module::{ModuleVisitor, Param};
+use burn::tensor::{Device, TensorData};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use weft_kernels::Moments;
+use weft_models::Architecture;
+use weft_models::checkpoint::write_whole;
+
+use super::{Optimizer, OptimizerSettings};
+use crate::error::TrainError;
+
+/// The file's name in a checkpoint.
+const OPTIMIZER_FILE: &str = "optimizer.safetensors";
+const SUFFIXES: [&str; 2] = ["exp_avg", "exp_avg_sq"];
+
+impl Optimizer {
+    /// Writes the moments into a checkpoint's folder.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn save<M: Architecture>(&self, model: &M, folder: &Path) -> Result<(), TrainError> {
+        let mut collect = Collect { path: Vec::new(), optimizer: self, names: M::stored_names, tensors: Vec::new() };
+        model.visit(&mut collect);
+        let path = folder.join(OPTIMIZER_FILE);
+        let views = collect.tensors.iter().map(|(name, shape, bytes)| {
+            (name, TensorView::new(Dtype::F32, shape.clone(), bytes).expect("four bytes a value"))
+        });
+        let metadata = HashMap::from([("step".to_owned(), self.step.to_string())]);
+        let file = safetensors::serialize(views, Some(metadata)).map_err(|error| TrainError::Damaged {
+            path: path.clone(),
+            problem: format!("the moments cannot be put into the format: {error}"),
+        })?;
+        Ok(write_whole(&path, &file)?)
+    }
+
+    /// Reads the moments of a checkpoint.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or whose tensors are not those of the model.
+    pub fn load<M: Architecture>(
+        settings: OptimizerSettings,
+        step: u64,
+        model: &M,
+        folder: &Path,
+    ) -> Result<Self, TrainError> {
+        let path = folder.join(OPTIMIZER_FILE);
+        let bytes = std::fs::read(&path).map_err(|source| TrainError::Read { path: path.clone(), source })?;
+        let file = SafeTensors::deserialize(&bytes).map_err(|error| TrainError::Damaged {
+            path: path.clone(),
+            problem: format!("it is not a whole safetensors file: {error}"),
+        })?;
+        let mut restore = Restore {
+            path: Vec::new(),
+            file: &file,
+            file_path: &path,
+            names: M::stored_names,
+            moments: HashMap::new(),
+            error: None,
+        };
+        model.visit(&mut restore);
+        match restore.error {
+            Some(error) => Err(error),
+            None => Ok(Self { settings, step, moments: restore.moments }),
+        }
+    }
+}
+
+struct Collect<'a> {
+    path: Vec<String>,
+    optimizer: &'a Optimizer,
+    names: fn(&str) -> Vec<String>,
+    tensors: Vec<(String, Vec<usize>, Vec<u8>)>,
+}
+
+impl ModuleVisitor for Collect<'_> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, _: &Param<Tensor<D>>) {
+        let name = self.path.join(".");
+        let Some(moments) = self.optimizer.moments.get(&name).and_then(|any| any.downcast_ref::<Moments<D>>()) else {
+            return;
+        };
+        let names = (self.names)(&name);
+        let mut shape = moments.first.dims().to_vec();
+        shape[0] /= names.len();
+        let count = shape.iter().product::<usize>().max(1);
+        for (suffix, tensor) in SUFFIXES.iter().zip([&moments.first, &moments.second]) {
+            let values: Vec<f32> = tensor.to_data().try_to_vec().expect("moments are f32");
+            for (name, part) in names.iter().zip(values.chunks(count)) {
+                let bytes = part.iter().flat_map(|value| value.to_le_bytes()).collect();
+                self.tensors.push((format!("{name}.{suffix}"), shape.clone(), bytes));
+            }
+        }
+    }
+}
+
+struct Restore<'a> {
+    path: Vec<String>,
+    file: &'a SafeTensors<'a>,
+    file_path: &'a Path,
+    names: fn(&str) -> Vec<String>,
+    moments: HashMap<String, Box<dyn Any + Send>>,
+    /// The first error; a visitor cannot return one.
+    error: Option<TrainError>,
+}
+
+impl Restore<'_> {
+    fn read<const D: usize>(
+        &self,
+        names: &[String],
+        suffix: &str,
+        shape: [usize; D],
+        device: &Device,
+    ) -> Result<Tensor<D>, TrainError> {
+        let damaged = |problem: String| TrainError::Damaged { path: self.file_path.to_owned(), problem };
+        let mut part = shape.to_vec();
+        part[0] /= names.len();
+        let mut values: Vec<f32> = Vec::with_capacity(shape.iter().product());
+        for name in names {
+            let name = format!("{name}.{suffix}");
+            let view = self.file.tensor(&name).map_err(|_| damaged(format!("tensor `{name}` is missing")))?;
+            if view.shape() != part || view.dtype() != Dtype::F32 {
+                let found = (view.dtype(), view.shape().to_vec());
+                return Err(damaged(format!("tensor `{name}` is {found:?}, but the model makes it F32 {part:?}")));
+            }
+            values.extend(view.data().as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)));
+        }
+        Ok(Tensor::from_data(TensorData::new(values, shape), device))
+    }
+}
+
+impl ModuleVisitor for Restore<'_> {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
+        let name = self.path.join(".");
+        let names = (self.names)(&name);
+        let stored = self.file.tensor(&format!("{}.{}", names[0], SUFFIXES[0])).is_ok();
+        // What never had a gradient has no moments: constants, above all.
+        if self.error.is_some() || !stored {
+            return;
+        }
+        let value = parameter.val().inner();
+        let (shape, device) = (value.dims(), value.device());
+        let read = || {
+            let first = self.read::<D>(&names, SUFFIXES[0], shape, &device)?;
+            Ok(Moments { first, second: self.read::<D>(&names, SUFFIXES[1], shape, &device)? })
+        };
+        match read() {
+            Ok(moments) => {
+                self.moments.insert(name, Box::new(moments));
+            }
+            Err(error) => self.error = Some(error),
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! From corpora to tokenizers and datasets.
+
+use std::path::PathBuf;
+
+use sha2::{Digest, Sha256};
+use weft_text::{
+    ParallelCorpus, ParallelDataset, ParallelFiles, SkipReport, TextCorpus, TextDataset, TextError, TokenSequences,
+    Tokenizer,
+};
+
+use crate::config::{ArchitectureKind, DataConfig, Overrides, RunConfig, TokenizerConfig};
+use crate::dial::Facts;
+use crate::error::TrainError;
+
+/// Pairs that are set aside for validation at most, where no validation corpus is given.
+const MOST_HELD_OUT_PAIRS: usize = 2000;
+
+/// A translator's data.
+#[derive(Debug, Clone)]
+pub struct TranslationData {
+    /// Reads sources.
+    pub source_tokenizer: Tokenizer,
+    /// Writes targets; the same where the vocabulary is shared.
+    pub target_tokenizer: Tokenizer,
+    /// The pairs to learn from.
+    pub train: ParallelDataset,
+    /// The pairs to validate on.
+    pub validation: ParallelDataset,
+}
+
+/// A language model's data.
+#[derive(Debug, Clone)]
+pub struct TextData {
+    /// Reads and writes text.
+    pub tokenizer: Tokenizer,
+    /// The stream to learn from.
+    pub train: Vec<u32>,
+    /// The stream to validate on.
+    pub validation: Vec<u32>,
+    /// What was left out of both.
+    pub skipped: SkipReport,
+    /// SHA-256 of the training text.
+    pub train_hash: String,
+    /// SHA-256 of the validation text, or of how it was cut off the training text.
+    pub validation_hash: String,
+}
+
+/// Counts the training data that overrides name.
+///
+/// # Errors
+/// No training data, or files that cannot be read.
+pub fn survey(overrides: &Overrides) -> Result<Facts, TrainError> {
+    let architecture = overrides.get("model.architecture")?.unwrap_or(ArchitectureKind::Transformer);
+    let train: Vec<PathBuf> = overrides.get("data.train")?.unwrap_or_default();
+    if train.is_empty() {
+        return Err(TrainError::MissingSetting { key: "data.train", what: "the files to learn from" });
+    }
+    let mut facts = Facts { examples: 0, bytes: 0 };
+    if architecture.is_translator() {
+        let languages: Vec<String> = overrides.get("data.languages")?.unwrap_or_default();
+        for pair in parallel(&train, &languages)?.pairs()? {
+            let pair = pair?;
+            facts.examples += 1;
+            facts.bytes += pair.source.len() + pair.target.len();
+        }
+    } else {
+        let field: Option<String> = overrides.get("data.field")?;
+        for piece in text(&train, field.as_deref().unwrap_or("text")).pieces()? {
+            facts.examples += 1;
+            facts.bytes += piece?.text.len();
+        }
+    }
+    Ok(facts)
+}
+
+impl TranslationData {
+    /// Reads the corpora and trains the tokenizers on the training corpus, or takes those that are given (source,
+    /// target).
+    ///
+    /// # Errors
+    /// Errors of the corpora and tokenizers.
+    pub fn prepare(config: &RunConfig, given: Option<(Tokenizer, Tokenizer)>) -> Result<Self, TrainError> {
+        let DataConfig { train, validation, languages, max_length, validation_ratio, .. } = &config.data;
+        let corpus = parallel(train, languages)?;
+        let (source_tokenizer, target_tokenizer) = match given {
+            Some(tokenizers) => tokenizers,
+            None => {
+                let texts =
+                    || Ok::<_, TextError>(corpus.pairs()?.map(|pair| pair.map(|pair| [pair.source, pair.target])));
+                train_tokenizers(&config.tokenizer, texts)?
+            }
+        };
+        let build =
+            |corpus: &ParallelCorpus| ParallelDataset::build(corpus, &source_tokenizer, &target_tokenizer, *max_length);
+        let all = build(&corpus)?;
+        let (train, validation) = if validation.is_empty() {
+            let held_out = (all.len() as f64 * validation_ratio).ceil() as usize;
+            hold_out(all, held_out.clamp(1, MOST_HELD_OUT_PAIRS))?
+        } else {
+            (all, build(&parallel(validation, languages)?)?)
+        };
+        Ok(Self { source_tokenizer, target_tokenizer, train, validation })
+    }
+
+    /// From pairs in memory, with tokenizers trained on those for training.
+    ///
+    /// # Errors
+    /// No pairs, or a vocabulary that is too small.
+    pub fn from_pairs<S: AsRef<str>>(
+        train: &[(S, S)],
+        validation: &[(S, S)],
+        tokenizer: &TokenizerConfig,
+    ) -> Result<Self, TrainError> {
+        let texts = || {
+            let pairs = train.iter().map(|(source, target)| [source.as_ref().to_owned(), target.as_ref().to_owned()]);
+            Ok(pairs.map(Ok))
+        };
+        let (source_tokenizer, target_tokenizer) = train_tokenizers(tokenizer, texts)?;
+        let build = |pairs: &[(S, S)]| {
+            let (sources, targets): (Vec<&str>, Vec<&str>) =
+                pairs.iter().map(|(source, target)| (source.as_ref(), target.as_ref())).unzip();
+            let mut hasher = Sha256::new();
+            for text in sources.iter().zip(&targets).flat_map(|(source, target)| [source, target]) {
+                hasher.update((text.len() as u64).to_le_bytes());
+                hasher.update(text.as_bytes());
+            }
+            Ok::<_, TextError>(ParallelDataset {
+                source: sequences(&source_tokenizer.encode_batch(&sources)?),
+                target: sequences(&target_tokenizer.encode_batch(&targets)?),
+                lines: (1..=pairs.len() as u32).collect(),
+                skipped: SkipReport::default(),
+                hash: hexadecimal(&hasher.finalize()),
+            })
+        };
+        let (train, validation) = (build(train)?, build(validation)?);
+        Ok(Self { source_tokenizer, target_tokenizer, train, validation })
+    }
+}
+
+impl TextData {
+    /// Reads the text and trains the tokenizer on the training files, or takes the one that is given. Where the end of
+    /// these files is set aside for validation, the tokenizer has seen it; the model has not.
+    ///
+    /// # Errors
+    /// Errors of the corpora and the tokenizer.
+    pub fn prepare(config: &RunConfig, given: Option<Tokenizer>) -> Result<Self, TrainError> {
+        let data = &config.data;
+        let corpus = text(&data.train, &data.field);
+        let tokenizer = match given {
+            Some(tokenizer) => tokenizer,
+            None => {
+                let texts = corpus.pieces()?.map(|piece| piece.map(|piece| piece.text));
+                Tokenizer::train(config.tokenizer.kind, config.tokenizer.vocab_size, texts)?
+            }
+        };
+        let train = TextDataset::build(&corpus, &tokenizer)?;
+        if data.validation.is_empty() {
+            let ratio = 1.0 - data.validation_ratio;
+            let (first, rest) = train.split(ratio);
+            let (first, rest) = (first.to_vec(), rest.to_vec());
+            let validation_hash = hexadecimal(&Sha256::digest(format!("{} from {ratio}", train.hash)));
+            let (skipped, train_hash) = (train.skipped, train.hash);
+            return Ok(Self { tokenizer, train: first, validation: rest, skipped, train_hash, validation_hash });
+        }
+        let validation = TextDataset::build(&text(&data.validation, &data.field), &tokenizer)?;
+        let mut skipped = train.skipped;
+        skipped.merge(&validation.skipped);
+        Ok(Self {
+            tokenizer,
+            train: train.ids,
+            validation: validation.ids,
+            skipped,
+            train_hash: train.hash,
+            validation_hash: validation.hash,
+        })
+    }
+}
+
+/// Source and target tokenizer from pairs that can be read more than once.
+fn train_tokenizers<I: Iterator<Item = Result<[String; 2], TextError>>>(
+    config: &TokenizerConfig,
+    pairs: impl Fn() -> Result<I, TextError>,
+) -> Result<(Tokenizer, Tokenizer), TextError> {
+    let train = |texts: &mut dyn Iterator<Item = Result<String, TextError>>| {
+        Tokenizer::train(config.kind, config.vocab_size, texts)
+    };
+    if config.shared {
+        let mut both = pairs()?.flat_map(|pair| match pair {
+            Ok(pair) => pair.map(Ok).into_iter().collect::<Vec<_>>(),
+            Err(error) => vec![Err(error)],
+        });
+        let tokenizer = train(&mut both)?;
+        return Ok((tokenizer.clone(), tokenizer));
+    }
+    let source = train(&mut pairs()?.map(|pair| pair.map(|[source, _]| source)))?;
+    let target = train(&mut pairs()?.map(|pair| pair.map(|[_, target]| target)))?;
+    Ok((source, target))
+}
+
+/// All but the last pairs, and those.
+fn hold_out(all: ParallelDataset, count: usize) -> Result<(ParallelDataset, ParallelDataset), TrainError> {
+    let first = all.len().saturating_sub(count);
+    if first == 0 {
+        return Err(TextError::TextTooShort { found: all.len(), wanted: count + 1 }.into());
+    }
+    let part = |from: usize, to: usize, hash: String| ParallelDataset {
+        source: (from..to).map(|i| all.source.get(i)).collect(),
+        target: (from..to).map(|i| all.target.get(i)).collect(),
+        lines: all.lines[from..to].to_vec(),
+        skipped: if from == 0 { all.skipped.clone() } else { SkipReport::default() },
+        hash,
+    };
+    let held_out = hexadecimal(&Sha256::digest(format!("{} from {first}", all.hash)));
+    Ok((part(0, first, all.hash.clone()), part(first, all.len(), held_out)))
+}
+
+fn parallel(paths: &[PathBuf], languages: &[String]) -> Result<ParallelCorpus, TextError> {
+    let languages = match languages {
+        [source, target] => Some((source.as_str(), target.as_str())),
+        _ => None,
+    };
+    Ok(ParallelCorpus::new(ParallelFiles::guess(paths, languages)?))
+}
+
+fn text(paths: &[PathBuf], field: &str) -> TextCorpus {
+    TextCorpus { json_field: field.to_owned(), ..TextCorpus::new(paths) }
+}
+
+fn sequences(rows: &[Vec<u32>]) -> TokenSequences {
+    rows.iter().map(Vec::as_slice).collect()
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

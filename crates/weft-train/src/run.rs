@@ -1,0 +1,263 @@
+//! Whole runs of any architecture, from a configuration alone.
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use burn::tensor::Device;
+use weft_models::gpt::Gpt;
+use weft_models::recurrent_lm::RecurrentLm;
+use weft_models::rnn_encoder_decoder::RnnEncoderDecoder;
+use weft_models::transformer::Transformer;
+use weft_models::{Architecture, LanguageModel, Translator};
+use weft_text::{SkipReport, Tokenizer};
+
+use crate::build::Buildable;
+use crate::checkpoint::{RunFolder, RunState};
+use crate::config::{ArchitectureKind, Overrides, RunConfig};
+use crate::error::TrainError;
+use crate::event::Outcome;
+use crate::metrics::Record;
+use crate::prepare::{TextData, TranslationData};
+use crate::task::{LanguageModelling, SOURCE_TOKENIZER_FILE, TOKENIZER_FILE, Task, Translating};
+use crate::trainer::{Observer, Trainer};
+
+/// A run of an architecture that is known only at run time.
+pub struct Run {
+    trainer: Box<dyn AnyTrainer>,
+    skipped: [SkipReport; 2],
+    vocab_sizes: [usize; 2],
+}
+
+/// What a [`Trainer`] does whatever it trains.
+trait AnyTrainer: Send {
+    fn run(&mut self, stop: &AtomicBool, observer: Observer<'_>) -> Result<Outcome, TrainError>;
+    fn advance(&mut self, stop: &AtomicBool, observer: Observer<'_>) -> Result<Option<Outcome>, TrainError>;
+    fn num_parameters(&self) -> usize;
+    fn state(&self) -> &RunState;
+    fn config(&self) -> &RunConfig;
+    fn folder(&self) -> &RunFolder;
+    fn records(&self) -> &[Record];
+}
+
+impl<M: Architecture + Send> AnyTrainer for Trainer<M> {
+    fn run(&mut self, stop: &AtomicBool, observer: Observer<'_>) -> Result<Outcome, TrainError> {
+        Self::run(self, stop, observer)
+    }
+
+    fn advance(&mut self, stop: &AtomicBool, observer: Observer<'_>) -> Result<Option<Outcome>, TrainError> {
+        Self::advance(self, stop, observer)
+    }
+
+    fn num_parameters(&self) -> usize {
+        self.model().num_params()
+    }
+
+    fn state(&self) -> &RunState {
+        Self::state(self)
+    }
+
+    fn config(&self) -> &RunConfig {
+        Self::config(self)
+    }
+
+    fn folder(&self) -> &RunFolder {
+        Self::folder(self)
+    }
+
+    fn records(&self) -> &[Record] {
+        Self::records(self)
+    }
+}
+
+/// Data for either kind of task.
+enum Data {
+    Translation(TranslationData),
+    Text(TextData),
+}
+
+impl Data {
+    fn prepare(config: &RunConfig, given: Option<(Tokenizer, Tokenizer)>) -> Result<Self, TrainError> {
+        Ok(if config.model.architecture.is_translator() {
+            Self::Translation(TranslationData::prepare(config, given)?)
+        } else {
+            Self::Text(TextData::prepare(config, given.map(|(_, target)| target))?)
+        })
+    }
+
+    fn skipped(&self) -> [SkipReport; 2] {
+        match self {
+            Self::Translation(data) => [data.train.skipped.clone(), data.validation.skipped.clone()],
+            Self::Text(data) => [data.skipped.clone(), SkipReport::default()],
+        }
+    }
+
+    fn vocab_sizes(&self) -> [usize; 2] {
+        match self {
+            Self::Translation(data) => [data.source_tokenizer.vocab_size(), data.target_tokenizer.vocab_size()],
+            Self::Text(data) => [data.tokenizer.vocab_size(); 2],
+        }
+    }
+}
+
+impl Run {
+    /// Prepares the data, builds the model and begins a run in a new folder.
+    ///
+    /// # Errors
+    /// Errors of the corpora; a model that cannot be built; a folder that cannot be written or that holds a run.
+    pub fn start(config: RunConfig, folder: &Path, device: &Device) -> Result<Self, TrainError> {
+        if folder.join(RunConfig::FILE).exists() {
+            return Err(TrainError::RunExists { path: folder.to_owned() });
+        }
+        let data = Data::prepare(&config, None)?;
+        let begin = Begin::New { folder, device };
+        Self::build(config, data, begin)
+    }
+
+    /// Goes on with a run from its newest whole checkpoint. `overrides` may change the budget (`training.steps`,
+    /// `.epochs`, `.minutes`) and `training.patience`, nothing else.
+    ///
+    /// # Errors
+    /// No run, or no whole checkpoint in it; a corpus or tokenizer that is not the one the run began with.
+    pub fn resume(
+        folder: &Path,
+        overrides: &Overrides,
+        device: &Device,
+        observer: Observer<'_>,
+    ) -> Result<Self, TrainError> {
+        let folder = RunFolder::open(folder)?;
+        let config = with_budget(folder.config()?, overrides)?;
+        let (path, _, _) = folder.newest_whole()?;
+        let target = Tokenizer::load(path.join(TOKENIZER_FILE))?;
+        let source = path.join(SOURCE_TOKENIZER_FILE);
+        let source = if source.exists() { Tokenizer::load(source)? } else { target.clone() };
+        let data = Data::prepare(&config, Some((source, target)))?;
+        let begin = Begin::Again { folder: &folder, device, observer };
+        let run = Self::build(config.clone(), data, begin)?;
+        folder.write_config(&config)?;
+        Ok(run)
+    }
+
+    fn build(config: RunConfig, data: Data, begin: Begin<'_>) -> Result<Self, TrainError> {
+        let (skipped, vocab_sizes) = (data.skipped(), data.vocab_sizes());
+        let trainer = match (config.model.architecture, data) {
+            (ArchitectureKind::Transformer, Data::Translation(data)) => translator::<Transformer>(config, data, begin),
+            (ArchitectureKind::RnnEncoderDecoder, Data::Translation(data)) => {
+                translator::<RnnEncoderDecoder>(config, data, begin)
+            }
+            (ArchitectureKind::RecurrentLm, Data::Text(data)) => language_model::<RecurrentLm>(config, data, begin),
+            (_, Data::Text(data)) => language_model::<Gpt>(config, data, begin),
+            (_, Data::Translation(_)) => unreachable!("language models are given text"),
+        }?;
+        Ok(Self { trainer, skipped, vocab_sizes })
+    }
+
+    /// Runs to the end, or until `stop` becomes true: then what is half done is dropped and a checkpoint is saved.
+    ///
+    /// # Errors
+    /// A loss or gradient that is not finite, files that cannot be written; the last checkpoint stays.
+    pub fn run(&mut self, stop: &AtomicBool, observer: Observer<'_>) -> Result<Outcome, TrainError> {
+        self.trainer.run(stop, observer)
+    }
+
+    /// Does one step and what is due after it; the outcome once the run has ended.
+    ///
+    /// # Errors
+    /// As [`Run::run`].
+    pub fn advance(&mut self, stop: &AtomicBool, observer: Observer<'_>) -> Result<Option<Outcome>, TrainError> {
+        self.trainer.advance(stop, observer)
+    }
+
+    /// What was left out of the training and of the validation data.
+    pub fn skipped(&self) -> &[SkipReport; 2] {
+        &self.skipped
+    }
+
+    /// Entries of the source's and the target's vocabulary.
+    pub fn vocab_sizes(&self) -> [usize; 2] {
+        self.vocab_sizes
+    }
+
+    /// Parameters of the model.
+    pub fn num_parameters(&self) -> usize {
+        self.trainer.num_parameters()
+    }
+
+    /// Where the run stands.
+    pub fn state(&self) -> &RunState {
+        self.trainer.state()
+    }
+
+    /// The full configuration.
+    pub fn config(&self) -> &RunConfig {
+        self.trainer.config()
+    }
+
+    /// The run's folder.
+    pub fn folder(&self) -> &RunFolder {
+        self.trainer.folder()
+    }
+
+    /// The records of `metrics.jsonl`.
+    pub fn records(&self) -> &[Record] {
+        self.trainer.records()
+    }
+}
+
+/// A new run, or an old one.
+enum Begin<'a> {
+    New { folder: &'a Path, device: &'a Device },
+    Again { folder: &'a RunFolder, device: &'a Device, observer: Observer<'a> },
+}
+
+fn translator<M: Translator + Buildable + Send + 'static>(
+    config: RunConfig,
+    data: TranslationData,
+    begin: Begin<'_>,
+) -> Result<Box<dyn AnyTrainer>, TrainError> {
+    let task = Box::new(Translating::new(&config, data));
+    trainer::<M>(config, task, begin)
+}
+
+fn language_model<M: LanguageModel + Buildable + Send + 'static>(
+    config: RunConfig,
+    data: TextData,
+    begin: Begin<'_>,
+) -> Result<Box<dyn AnyTrainer>, TrainError> {
+    let task = Box::new(LanguageModelling::new(&config, data));
+    trainer::<M>(config, task, begin)
+}
+
+fn trainer<M: Buildable + Send + 'static>(
+    config: RunConfig,
+    task: Box<dyn Task<M>>,
+    begin: Begin<'_>,
+) -> Result<Box<dyn AnyTrainer>, TrainError> {
+    Ok(Box::new(match begin {
+        Begin::New { folder, device } => {
+            let (target, source) = task.tokenizers();
+            let model = M::checked_config(&config, target, source)?;
+            let model = M::new(&model, config.training.seed, &device.clone().autodiff());
+            Trainer::start(config, model, task, folder, device)?
+        }
+        Begin::Again { folder, device, observer } => Trainer::resume(config, task, folder, device, observer)?,
+    }))
+}
+
+/// The configuration with another budget.
+fn with_budget(mut config: RunConfig, overrides: &Overrides) -> Result<RunConfig, TrainError> {
+    for key in overrides.keys() {
+        let training = &mut config.training;
+        match key {
+            "training.steps" => training.steps = overrides.get(key)?,
+            "training.epochs" => training.epochs = overrides.get(key)?,
+            "training.minutes" => training.minutes = overrides.get(key)?,
+            "training.patience" => training.patience = overrides.get(key)?.unwrap_or(0),
+            _ => {
+                let origin = overrides.origin(key).cloned();
+                let origin = origin.unwrap_or_else(|| crate::config::Origin::Flag(key.to_owned()));
+                return Err(TrainError::FixedSetting { origin, key: key.to_owned() });
+            }
+        }
+    }
+    Ok(config)
+}

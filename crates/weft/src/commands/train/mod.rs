@@ -1,0 +1,116 @@
+//! `weft train` and `weft average`.
+
+mod settings;
+mod watch;
+
+use std::path::{Path, PathBuf};
+
+use weft_train::{Event, Outcome, Run, RunFolder, average, derive, survey};
+
+use crate::cli::{AverageArgs, TrainArgs};
+use crate::error::{Error, Result};
+use crate::output::say;
+use crate::{device, interrupt};
+use watch::Watch;
+
+use super::inspect::grouped;
+
+/// Begins or resumes a run and follows it to its end.
+pub(crate) fn run(args: &TrainArgs) -> Result {
+    let mut overrides = settings::overrides(args)?;
+    let device = device::open(args.device.device)?;
+    let mut watch = Watch::new();
+    let mut run = match (&args.resume, &args.output) {
+        (Some(folder), _) => Run::resume(folder, &overrides, &device, &mut |event| watch.see(event))?,
+        (None, Some(folder)) => {
+            let guessed = settings::choose_architecture(&mut overrides)?;
+            let facts = survey(&overrides)?;
+            let (config, derived) = derive(&overrides, &facts)?;
+            if let Some(name) = guessed {
+                say!("{:30} {name:<22} the training data are text, not pairs", "model.architecture");
+            }
+            for value in derived {
+                say!("{:30} {:<22} {}", value.name, value.value, value.because);
+            }
+            Run::start(config, folder, &device)?
+        }
+        (None, None) => return Err(Error::new("--output is missing: where shall the run go?")),
+    };
+    for (what, skipped) in ["training", "validation"].iter().zip(run.skipped()) {
+        if !skipped.is_empty() {
+            say!("{what} data: {skipped}");
+        }
+    }
+    let [source, target] = run.vocab_sizes();
+    let vocabulary = match source == target {
+        true => grouped(target),
+        false => format!("{} and {}", grouped(source), grouped(target)),
+    };
+    say!("{} parameters, vocabulary of {vocabulary}", grouped(run.num_parameters()));
+    let stop = interrupt::listen()?;
+    let outcome = run.run(&stop, &mut |event: &Event| watch.see(event));
+    watch.finish();
+    let folder = run.folder().path();
+    match outcome? {
+        Outcome::Interrupted => {
+            say!("stopped after step {}; go on with:\n  weft train --resume {}", run.state().step, shell(folder));
+            return Err(Error::Interrupted);
+        }
+        Outcome::EarlyStopped => say!("ended after step {}: validation no longer improves", run.state().step),
+        Outcome::Finished => say!("done after step {}", run.state().step),
+    }
+    say!(
+        "the model is in {}, its curve in {}",
+        run.folder().model_path().display(),
+        folder.join("curve.svg").display()
+    );
+    say!("next:\n{}", next(folder, run.config().model.architecture.is_translator()));
+    Ok(())
+}
+
+/// What to type after a run.
+fn next(folder: &Path, translates: bool) -> String {
+    let folder = shell(folder);
+    match translates {
+        true => format!(
+            "  weft translate {folder} < sentences.txt\n  \
+             weft evaluate {folder} --source test.source --reference test.target\n  \
+             weft inspect {folder}"
+        ),
+        false => format!(
+            "  weft generate {folder} --prompt \"Once\"\n  \
+             weft evaluate {folder} --text held-out.txt\n  \
+             weft inspect {folder}"
+        ),
+    }
+}
+
+/// A path as it can be typed.
+fn shell(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |letter: char| letter.is_alphanumeric() || "/._-".contains(letter);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+/// Averages checkpoints into a model.
+pub(crate) fn run_average(args: &AverageArgs) -> Result {
+    let mut models = Vec::new();
+    for path in &args.checkpoints {
+        models.extend(checkpoints_of(path)?);
+    }
+    average(&models, &args.output)?;
+    say!("the average of {} checkpoints is in {}", models.len(), args.output.display());
+    Ok(())
+}
+
+/// A run's checkpoints, or the path itself.
+fn checkpoints_of(path: &Path) -> Result<Vec<PathBuf>> {
+    if path.join("checkpoints").is_dir() {
+        let mut found: Vec<PathBuf> =
+            RunFolder::open(path)?.checkpoints()?.into_iter().map(|(_, checkpoint)| checkpoint).collect();
+        found.reverse();
+        return Ok(found);
+    }
+    std::fs::metadata(path).map_err(|error| Error::file("open the checkpoint", path, &error))?;
+    Ok(vec![path.to_owned()])
+}

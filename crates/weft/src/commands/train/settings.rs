@@ -1,0 +1,155 @@
+//! From flags to the values that they fix.
+
+use std::path::{Path, PathBuf};
+
+use weft_text::{ParallelFiles, TextError};
+use weft_train::Overrides;
+
+use crate::cli::{ArchitectureName, TokenizerName, TrainArgs};
+use crate::error::{Error, Result};
+
+/// Everything that the user fixed: the TOML file, over it the flags, over them `--set`.
+///
+/// # Errors
+/// A file that cannot be read, a key that does not exist.
+pub(crate) fn overrides(args: &TrainArgs) -> Result<Overrides> {
+    let mut all = match &args.config {
+        Some(path) => Overrides::read(path)?,
+        None => Overrides::new(),
+    };
+    all.merge(flags(args)?);
+    for setting in &args.set {
+        let Some((key, value)) = setting.split_once('=') else {
+            return Err(Error::new(format!("--set {setting}: there is no `=`"))
+                .hint("for example --set training.clip_norm=0.5"));
+        };
+        all.set(key.trim(), value.trim(), "--set")?;
+    }
+    Ok(all)
+}
+
+fn flags(args: &TrainArgs) -> Result<Overrides> {
+    let mut all = Overrides::new();
+    let (data, model, training) = (&args.data, &args.model, &args.training);
+    for (key, flag, paths) in
+        [("data.train", "--train", &data.train), ("data.validation", "--validation", &data.validation)]
+    {
+        if !paths.is_empty() {
+            let paths: Vec<String> = paths.iter().map(|path| absolute(path)).collect::<Result<_>>()?;
+            all.set_value(key, paths, flag)?;
+        }
+    }
+    if !data.languages.is_empty() {
+        all.set_value("data.languages", data.languages.clone(), "--languages")?;
+    }
+    let texts = [
+        ("tokenizer.kind", "--tokenizer", data.tokenizer.map(tokenizer_name)),
+        ("model.architecture", "--architecture", model.architecture.map(architecture_name)),
+        ("model.preset", "--preset", model.preset.as_deref()),
+        ("model.size", "--size", model.size.as_deref()),
+        ("model.cell", "--cell", model.cell.as_deref()),
+        ("model.attention", "--attention", model.attention.as_deref()),
+        ("training.schedule", "--schedule", training.schedule.as_deref()),
+        ("training.metric", "--metric", training.metric.as_deref()),
+    ];
+    for (key, flag, value) in texts {
+        if let Some(value) = value {
+            all.set_value(key, value, flag)?;
+        }
+    }
+    let counts = [
+        ("data.max_length", "--max-sentence", data.max_sentence.map(|value| value as u64)),
+        ("tokenizer.vocab_size", "--vocab-size", data.vocab_size.map(|value| value as u64)),
+        ("model.hidden_size", "--hidden-size", model.hidden_size.map(|value| value as u64)),
+        ("model.num_layers", "--layers", model.layers.map(|value| value as u64)),
+        ("model.num_heads", "--heads", model.heads.map(|value| value as u64)),
+        ("model.intermediate_size", "--intermediate-size", model.intermediate_size.map(|value| value as u64)),
+        ("training.steps", "--steps", training.steps),
+        ("training.epochs", "--epochs", training.epochs),
+        ("training.batch_tokens", "--batch-tokens", training.batch_tokens.map(|value| value as u64)),
+        ("training.accumulate", "--accumulate", training.accumulate.map(|value| value as u64)),
+        ("training.window", "--window", training.window.map(|value| value as u64)),
+        ("training.warmup_steps", "--warmup", training.warmup),
+        ("training.patience", "--patience", training.patience),
+        ("training.validation_interval", "--validate-every", training.validate_every),
+        ("training.checkpoint_interval", "--save-every", training.save_every),
+        ("training.seed", "--seed", training.seed),
+    ];
+    for (key, flag, value) in counts {
+        if let Some(value) = value {
+            let value =
+                i64::try_from(value).map_err(|_| Error::new(format!("{flag} is {value}, which is too large")))?;
+            all.set_value(key, value, flag)?;
+        }
+    }
+    let numbers = [
+        ("data.validation_ratio", "--validation-ratio", data.validation_ratio),
+        ("model.dropout", "--dropout", model.dropout),
+        ("training.minutes", "--minutes", training.minutes),
+        ("training.learning_rate", "--learning-rate", training.learning_rate),
+        ("training.weight_decay", "--weight-decay", training.weight_decay),
+        ("training.label_smoothing", "--label-smoothing", training.label_smoothing),
+    ];
+    for (key, flag, value) in numbers {
+        if let Some(value) = value {
+            all.set_value(key, value, flag)?;
+        }
+    }
+    if let Some(shared) = data.shared_vocabulary {
+        all.set_value("tokenizer.shared", shared, "--shared-vocabulary")?;
+    }
+    Ok(all)
+}
+
+/// Where nobody named an architecture, data that hold no pairs are text for a language model.
+///
+/// # Errors
+/// Files that cannot be read.
+pub(crate) fn choose_architecture(all: &mut Overrides) -> Result<Option<&'static str>> {
+    if all.keys().any(|key| key == "model.architecture") {
+        return Ok(None);
+    }
+    let paths: Vec<PathBuf> = all.get("data.train")?.unwrap_or_default();
+    let [path] = &paths[..] else { return Ok(None) };
+    let is_text = path.is_dir() || {
+        let languages: Vec<String> = all.get("data.languages")?.unwrap_or_default();
+        let languages = match &languages[..] {
+            [source, target] => Some((source.as_str(), target.as_str())),
+            _ => None,
+        };
+        matches!(ParallelFiles::guess(&paths, languages), Err(TextError::UnknownFormat { .. }))
+    };
+    if is_text {
+        all.set_value("model.architecture", "gpt", "--train")?;
+        return Ok(Some("gpt"));
+    }
+    Ok(None)
+}
+
+/// A path that means the same wherever the run is resumed.
+fn absolute(path: &Path) -> Result<String> {
+    let whole = std::path::absolute(path).map_err(|error| Error::file("find", path, &error))?;
+    match whole.to_str() {
+        Some(text) => Ok(text.to_owned()),
+        None => Err(Error::new(format!("{} is not UTF-8, so config.toml cannot name it", whole.display()))
+            .hint("rename the file")),
+    }
+}
+
+fn tokenizer_name(name: TokenizerName) -> &'static str {
+    match name {
+        TokenizerName::Bpe => "bpe",
+        TokenizerName::Unigram => "unigram",
+        TokenizerName::ByteBpe => "byte-bpe",
+        TokenizerName::Characters => "characters",
+    }
+}
+
+fn architecture_name(name: ArchitectureName) -> &'static str {
+    match name {
+        ArchitectureName::Transformer => "transformer",
+        ArchitectureName::RnnEncoderDecoder => "rnn_encoder_decoder",
+        ArchitectureName::Gpt => "gpt",
+        ArchitectureName::RecurrentLm => "recurrent_lm",
+    }
+}
