@@ -22,24 +22,6 @@ impl<'a> Operand<'a> {
     }
 }
 
-/// Room for `count` values. Zeros would cost a pass over memory that the kernels write anyway.
-pub(super) fn room(count: usize) -> Vec<MaybeUninit<f32>> {
-    let mut room = Vec::with_capacity(count);
-    // SAFETY: the elements need not be initialised.
-    unsafe { room.set_len(count) };
-    room
-}
-
-/// The values that were written to `room`.
-///
-/// # Safety
-/// All of them were written.
-pub(super) unsafe fn written(room: Vec<MaybeUninit<f32>>) -> Vec<f32> {
-    let mut room = std::mem::ManuallyDrop::new(room);
-    // SAFETY: the same allocation, whose elements are `f32`s by the caller's promise.
-    unsafe { Vec::from_raw_parts(room.as_mut_ptr().cast(), room.len(), room.capacity()) }
-}
-
 /// A tensor `[batch, time, ..]` to write, laid out as [`Operand`] says, shared by tasks that write different parts.
 #[derive(Clone, Copy)]
 pub(super) struct Target<'a> {

@@ -96,6 +96,7 @@ impl Product<'_> {
                 match (rows, wide) {
                     // SAFETY: `with_simd` checked that every index of a row below `rows` is inside its slice.
                     $(($rows, true) => unsafe { self.tile::<S, $rows, 2>(simd, c, row, start) },
+                    // SAFETY: as above.
                     ($rows, false) => unsafe { self.tile::<S, $rows, 1>(simd, c, row, start) },)*
                     _ => unreachable!("a tile has 1 to 8 rows"),
                 }
@@ -153,10 +154,10 @@ impl Product<'_> {
             // SAFETY: `k` is below `to`, so that the panel has row `k` and `a` column `k`.
             unsafe {
                 let b = vectors::<S, VECTORS>(b.add(k * VECTORS * lanes));
-                for r in 0..ROWS {
+                for (r, sums) in sums.iter_mut().enumerate() {
                     let a = simd.splat_f32s(*a.add(r * a_row + k * a_column));
                     for v in 0..VECTORS {
-                        sums[r][v] = simd.mul_add_f32s(a, b[v], sums[r][v]);
+                        sums[v] = simd.mul_add_f32s(a, b[v], sums[v]);
                     }
                 }
             }
