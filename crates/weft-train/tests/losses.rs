@@ -87,7 +87,7 @@ fn check_translator<M: Translator>(case: &str) {
         };
         let source = batch("source_ids", "source_lengths");
         let (read, predicted) = (batch("target_in", "target_lengths"), batch("target_out", "target_lengths"));
-        let mut noise = Noise::NONE;
+        let mut noise = Noise::none();
         (model.loss(&source, &read, &predicted, 0.1, &mut noise), predicted.tokens())
     });
 }
@@ -106,7 +106,7 @@ fn check_language_model<M: LanguageModel>(case: &str) {
             to.iter_mut().zip(row).for_each(|(to, &id)| *to = id as i32);
         }
         let targets: Tensor<2, Int> = Tensor::from_data(TensorData::new(padded, [rows.len(), time]), &device);
-        let mut noise = Noise::NONE;
+        let mut noise = Noise::none();
         (model.loss(ids, targets, &mut noise), rows.iter().map(Vec::len).sum())
     });
 }

@@ -46,7 +46,7 @@ fn learn(model: &Transformer, rows: &[Vec<u32>], gradients: &mut GradientSum, de
         Sequences::new(&rows.iter().map(row).collect::<Vec<_>>(), 0, device)
     };
     let (source, read, predicted) = (with(None, Some(3)), with(Some(2), None), with(None, Some(3)));
-    let mut noise = Noise::NONE;
+    let mut noise = Noise::none();
     let loss = model.loss(&source, &read, &predicted, 0.1, &mut noise);
     let sum = f64::from(loss.to_data().try_to_vec::<f32>().unwrap()[0]);
     gradients.add(model, loss.backward());
@@ -233,7 +233,7 @@ fn a_parameter_that_is_not_finite_is_named() {
     let mut task = LanguageModelling::new(&config, data);
     Task::<Gpt>::begin_epoch(&mut task, 0).unwrap();
     let mut gradients = GradientSum::new();
-    let mut noise = Noise::NONE;
+    let mut noise = Noise::none();
     let (loss, tokens) = task.loss(&model, 0, &mut noise, &device).unwrap();
     gradients.add(&model, loss.backward());
     let model = Optimizer::new(SETTINGS).step(model, gradients, tokens, f64::INFINITY);

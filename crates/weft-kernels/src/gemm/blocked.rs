@@ -1,6 +1,7 @@
 //! A product on one thread, cut so that each part stays in the cache in which it is used again.
 #![expect(unsafe_code, reason = "parts of a result that other threads write are reached through a pointer")]
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::kernel::{self, Shape, Target};
@@ -25,6 +26,23 @@ pub(crate) fn multiply(level: Level, a: Matrix<'_>, b: &Packed, c: &mut [f32], c
     assert!((rows - 1) * c_stride + cols <= c.len(), "gemm: {rows} x {cols} results into {} values", c.len());
     // SAFETY: the lines above.
     unsafe { run(level, a, Right::Packed(b), 0..cols, c.as_mut_ptr(), c_stride, accumulate) };
+}
+
+/// `a b` into new memory, rows without gaps, on the calling thread.
+pub(crate) fn multiply_new<'a>(
+    level: Level,
+    a: Matrix<'_>,
+    b: &Packed,
+    room: &'a mut [MaybeUninit<f32>],
+) -> &'a mut [f32] {
+    let cols = b.cols();
+    assert_eq!(room.len(), a.rows * cols, "gemm: {} x {cols} results into room for {}", a.rows, room.len());
+    let c = room.as_mut_ptr().cast::<f32>();
+    // SAFETY: there is room for the result, and `run` writes every value of it.
+    unsafe {
+        run(level, a, Right::Packed(b), 0..cols, c, cols, false);
+        std::slice::from_raw_parts_mut(c, room.len())
+    }
 }
 
 /// The right matrix of a product.

@@ -1,5 +1,6 @@
 //! The innermost loops: a tile of the result stays in registers while the inner axis passes by.
 #![expect(unsafe_code, reason = "loads without bounds checks; the sizes are asserted before the loop")]
+#![expect(clippy::needless_range_loop, reason = "counters over registers, which are unrolled")]
 
 use pulp::{Simd, WithSimd};
 
@@ -149,6 +150,9 @@ impl<const ROWS: usize, const VECTORS: usize, const ROW_STRIDE: usize, const STE
                 for v in 0..VECTORS {
                     right[v] = load(simd, b.add(v * S::F32_LANES));
                 }
+                for v in (0..VECTORS * S::F32_LANES).step_by(16) {
+                    prefetch(b.wrapping_add(AHEAD * VECTORS * S::F32_LANES + v));
+                }
                 for i in 0..ROWS {
                     let left = simd.splat_f32s(*a.add(i * ROW_STRIDE));
                     for v in 0..VECTORS {
@@ -165,6 +169,22 @@ impl<const ROWS: usize, const VECTORS: usize, const ROW_STRIDE: usize, const STE
             }
         }
     }
+}
+
+/// Steps for which the panel is asked for ahead: the first tile of a panel finds it in the second-level cache.
+const AHEAD: usize = 12;
+
+/// Asks for the cache line at an address, which need not be valid.
+#[inline(always)]
+fn prefetch(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: every x86-64 processor has the instruction, and it reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }
 
 /// # Safety

@@ -14,10 +14,10 @@ mod strip;
 mod tests;
 mod transpose;
 
-pub(crate) use blocked::multiply;
+pub(crate) use blocked::{multiply, multiply_new};
 pub(crate) use pack::Packed;
 pub(crate) use parallel::product;
-pub(crate) use parallel::{Block, new_product, new_product_with};
+pub(crate) use parallel::{Block, Row, new_product, new_product_with};
 
 /// Steps along the inner axis between two visits of the result. A panel of the right matrix of 256 steps of
 /// 32 columns is 32 KiB and stays in the first-level cache while tiles of rows pass by.

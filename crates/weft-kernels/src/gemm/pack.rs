@@ -54,22 +54,7 @@ pub(crate) struct Packed {
 }
 
 impl Packed {
-    /// Copies `b` for products on `level`.
-    pub(crate) fn new(level: Level, b: Matrix<'_>) -> Self {
-        let (mut packed, panels) = Self::empty(level, b);
-        let (width, block) = (packed.width, DEPTH * panels * packed.width);
-        for (i, target) in packed.values.values_mut()[..b.rows * panels * width].chunks_mut(block.max(1)).enumerate() {
-            let start = i * DEPTH;
-            let steps = DEPTH.min(b.rows - start);
-            for (panel, target) in target.chunks_exact_mut(steps * width).enumerate() {
-                let first = panel * width;
-                copy_panels(level, target, b, start, steps, first..b.cols.min(first + width));
-            }
-        }
-        packed
-    }
-
-    /// [`Packed::new`] on all threads.
+    /// Copies `b` for products on `level`, on all threads.
     pub(crate) fn parallel(level: Level, b: Matrix<'_>) -> Self {
         let (mut packed, panels) = Self::empty(level, b);
         let (width, block) = (packed.width, DEPTH * panels * packed.width);
@@ -175,15 +160,28 @@ impl WithSimd for CopyRows<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
+        match self.width / S::F32_LANES {
+            2 => self.by::<S, 2>(),
+            4 => self.by::<S, 4>(),
+            _ => self.by::<S, 8>(),
+        }
+    }
+}
+
+impl CopyRows<'_> {
+    /// With panels of `VECTORS` vectors.
+    #[inline(always)]
+    fn by<S: Simd, const VECTORS: usize>(self) {
         let Self { from, stride, to, width, steps, panels } = self;
+        assert_eq!(width, VECTORS * S::F32_LANES);
+        let to = S::as_mut_simd_f32s(to).0.as_chunks_mut::<VECTORS>().0;
         for step in 0..steps {
-            prefetch(from, (step + AHEAD) * stride, panels * width);
-            let from = &from[step * stride..][..panels * width];
-            for (panel, from) in from.chunks_exact(width).enumerate() {
-                let to = &mut to[(panel * steps + step) * width..][..width];
-                for (to, from) in S::as_mut_simd_f32s(to).0.iter_mut().zip(S::as_simd_f32s(from).0) {
-                    *to = *from;
-                }
+            if panels > 1 {
+                prefetch(from, (step + AHEAD) * stride, panels * width);
+            }
+            let from = S::as_simd_f32s(&from[step * stride..][..panels * width]).0;
+            for (panel, from) in from.as_chunks::<VECTORS>().0.iter().enumerate() {
+                to[panel * steps + step] = *from;
             }
         }
     }

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "threads write disjoint parts of the same rows")]
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
@@ -21,7 +22,10 @@ const PART_ROWS: usize = 112;
 const PART_COLS: usize = 1024;
 
 /// The same without shared packing, where more rows use each packed panel again.
-const UNSHARED_ROWS: usize = 224;
+const UNSHARED_ROWS: usize = 256;
+
+/// Parts for each thread, so that one which was held up holds up the others less.
+const PARTS_EACH: usize = 2;
 
 /// Multiplications below which another thread is not worth waking, and values of the right matrix from which
 /// on reading them alone is.
@@ -90,11 +94,15 @@ unsafe fn run(
         Some(_) => (rows.div_ceil(PART_ROWS).next_multiple_of(threads), 1),
         None if threads == 1 => (rows.div_ceil(UNSHARED_ROWS), 1),
         None => {
+            // Columns first: each part copies its rows again, and each part of the rows all columns.
+            let wanted = PARTS_EACH * threads;
             let row_parts = rows.div_ceil(UNSHARED_ROWS);
-            (row_parts, (4 * threads).div_ceil(row_parts).max(least_cols).min(panels))
+            let col_parts = wanted.div_ceil(row_parts).max(least_cols).min(panels);
+            let tiles = rows.div_ceil(Shape::of(level).rows);
+            (row_parts.max(wanted.div_ceil(col_parts).min(tiles)), col_parts)
         }
     };
-    let (target, side) = (Pointer(c), side.map(Pointer));
+    let (target, side, stride) = (Pointer(c), side.map(Pointer), cols);
     let part = |index: usize| {
         let (row, col) = (index / col_parts, index % col_parts);
         let (first_row, end_row) = (row * rows / row_parts, (row + 1) * rows / row_parts);
@@ -110,19 +118,10 @@ unsafe fn run(
                 let c = target.at(first);
                 blocked::run(level, a, right, columns.clone(), c, cols, accumulate);
                 let side = side.as_ref().map(|side| side.at(first));
-                if let Some(side) = side {
-                    (0..a.rows).for_each(|row| side.add(row * cols).write_bytes(0, columns.len()));
-                }
-                finish(&mut Block {
-                    values: c,
-                    side,
-                    stride: cols,
-                    first_row,
-                    rows: a.rows,
-                    first_col: columns.start,
-                    cols: columns.len(),
-                    result: PhantomData,
-                });
+                let (rows, first_col, cols) = (first_row..end_row, columns.start, columns.len());
+                let mut block = Block { values: c, side, stride, rows, first_col, cols, result: PhantomData };
+                finish(&mut block);
+                while block.next_row().is_some() {}
             }
         }
     };
@@ -138,10 +137,8 @@ pub(crate) struct Block<'a> {
     values: *mut f32,
     side: Option<*mut f32>,
     stride: usize,
-    /// The first row, counted in the whole result.
-    pub first_row: usize,
-    /// Rows.
-    pub rows: usize,
+    /// Those that are yet to come.
+    rows: Range<usize>,
     /// The first column, counted in the whole result.
     pub first_col: usize,
     /// Columns.
@@ -149,17 +146,32 @@ pub(crate) struct Block<'a> {
     result: PhantomData<&'a mut [f32]>,
 }
 
+/// A row of a [`Block`].
+pub(crate) struct Row<'a> {
+    /// Counted in the whole result.
+    pub index: usize,
+    /// Its values, in the columns of the block.
+    pub values: &'a mut [f32],
+    /// Those of the second result, zeros as yet, if there is one.
+    pub side: Option<&'a mut [f32]>,
+}
+
 impl Block<'_> {
-    /// The values of row `row`, counted from the first of the part, and those beside it.
+    /// The rows, one after the other.
     #[inline]
-    pub(crate) fn row(&mut self, row: usize) -> (&mut [f32], Option<&mut [f32]>) {
-        assert!(row < self.rows);
-        let (first, cols) = (row * self.stride, self.cols);
-        // SAFETY: within the part, whose values are written and which nobody else reads or writes while the
-        // block lives.
+    pub(crate) fn next_row(&mut self) -> Option<Row<'_>> {
+        let index = self.rows.next()?;
+        // SAFETY: within the part, whose values are written and which nobody else reads or writes while the block
+        // lives. Those beside it are written here: a row of zeros fits the first-level cache and costs little.
         unsafe {
-            let part = |values: *mut f32| std::slice::from_raw_parts_mut(values.add(first), cols);
-            (part(self.values), self.side.map(part))
+            let values = std::slice::from_raw_parts_mut(self.values, self.cols);
+            self.values = self.values.wrapping_add(self.stride);
+            let side = self.side.map(|side| {
+                side.write_bytes(0, self.cols);
+                self.side = Some(side.wrapping_add(self.stride));
+                std::slice::from_raw_parts_mut(side, self.cols)
+            });
+            Some(Row { index, values, side })
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Products of a few rows, as decoding needs them: bound by the memory that the right matrix comes from, so it is
 //! read once, in place, along its rows.
 #![expect(unsafe_code, reason = "loads without bounds checks; the sizes are asserted before the loop")]
+#![expect(clippy::needless_range_loop, reason = "counters over registers, which are unrolled")]
 
 use std::ops::Range;
 

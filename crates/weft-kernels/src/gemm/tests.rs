@@ -24,7 +24,7 @@ fn view(data: &[f32], rows: usize, cols: usize, transposed: bool) -> Matrix<'_> 
 
 fn packed_product(level: Level, a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
     let mut c = vec![f32::NAN; a.rows * b.cols];
-    multiply(level, a, &Packed::new(level, b), &mut c, b.cols, false);
+    multiply(level, a, &Packed::parallel(level, b), &mut c, b.cols, false);
     c
 }
 
@@ -47,7 +47,7 @@ proptest! {
             assert_as_exact(level.name(), &c, &single, &truth, 2.0);
             // Adding to what is there is the same chain, begun elsewhere; and gaps between rows are left alone.
             let mut sum = vec![0.5; rows * (cols + 3)];
-            multiply(level, a, &Packed::new(level, b), &mut sum, cols + 3, true);
+            multiply(level, a, &Packed::parallel(level, b), &mut sum, cols + 3, true);
             let gaps = sum.chunks(cols + 3).all(|row| row[cols..].iter().all(|&x| x == 0.5));
             prop_assert!(gaps, "{}: wrote between the rows", level.name());
             let sum: Vec<f32> = sum.chunks(cols + 3).flat_map(|row| row[..cols].to_vec()).collect();
@@ -63,7 +63,7 @@ fn a_row_does_not_depend_on_the_others() {
     let (rows, inner, cols) = (131, 300, 75);
     let (a, b) = (normal(1, rows * inner), normal(2, inner * cols));
     for level in Level::available() {
-        let packed = Packed::new(level, Matrix::new(&b, inner, cols));
+        let packed = Packed::parallel(level, Matrix::new(&b, inner, cols));
         let mut whole = vec![0.0; rows * cols];
         multiply(level, Matrix::new(&a, rows, inner), &packed, &mut whole, cols, false);
         for count in 1..=rows {
@@ -92,7 +92,7 @@ fn a_few_rows_have_the_bits_of_many() {
                     let mut expected = packed_product(level, a, b);
                     assert!(new_product(level, a, b) == expected, "{} {rows} {cols}", level.name());
                     let mut sum = expected.clone();
-                    multiply(level, a, &Packed::new(level, b), &mut expected, cols, true);
+                    multiply(level, a, &Packed::parallel(level, b), &mut expected, cols, true);
                     product(level, a, b, &mut sum, true);
                     assert!(sum == expected, "{} {rows} {cols}", level.name());
                 }
@@ -115,12 +115,11 @@ fn the_number_of_threads_changes_no_bit() {
                 pool.install(|| {
                     product(level, a, b, &mut c, false);
                     let (again, side) = new_product_with(level, a, b, true, |block| {
-                        for row in 0..block.rows {
-                            let (values, side) = block.row(row);
-                            side.unwrap().copy_from_slice(values);
-                            assert_eq!(values.len(), block.cols);
-                            let first = (block.first_row + row) * cols + block.first_col;
-                            seen.lock().unwrap()[first..][..block.cols].iter_mut().for_each(|count| *count += 1);
+                        let first_col = block.first_col;
+                        while let Some(row) = block.next_row() {
+                            row.side.unwrap().copy_from_slice(row.values);
+                            let first = row.index * cols + first_col;
+                            seen.lock().unwrap()[first..][..row.values.len()].iter_mut().for_each(|count| *count += 1);
                         }
                     });
                     assert!(again == c);

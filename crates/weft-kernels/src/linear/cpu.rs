@@ -9,8 +9,8 @@ use rayon::prelude::*;
 use super::epilogue::{Change, Finish, Sum};
 use super::{Activation, Gradients, Wanted, WeightLayout};
 use crate::Dropout;
-use crate::fresh::{Fresh, copied, zeroed};
-use crate::gemm::{Matrix, Packed, multiply, new_product, new_product_with};
+use crate::fresh::{Fresh, copied};
+use crate::gemm::{Matrix, Packed, multiply_new, new_product, new_product_with};
 use crate::simd::Level;
 
 /// Rows over which one partial sum of the bias' gradient runs, and which one task takes in the backward pass.
@@ -181,7 +181,7 @@ pub(super) fn backward(
             }
         };
         let work: Vec<_> = (0..parts).map(part).collect();
-        work.into_par_iter().with_max_len(1).for_each(|part| part.run(level, input, output, derivative, &packed));
+        work.into_par_iter().with_max_len(1).for_each(|part| part.run(level, output, derivative, &packed));
     }
     let copied;
     let gradient: &[f32] = match dy {
@@ -216,7 +216,7 @@ pub(super) fn backward(
 }
 
 impl Part<'_> {
-    fn run(self, level: Level, input: usize, output: usize, derivative: Derivative<'_>, packed: &Option<Packed>) {
+    fn run(self, level: Level, output: usize, derivative: Derivative<'_>, packed: &Option<Packed>) {
         let Self { first, rows, upstream, sums, dx } = self;
         let start = first * output;
         let change = |values, sums| {
@@ -241,7 +241,7 @@ impl Part<'_> {
             }
         };
         if let (Some(dx), Some(packed)) = (dx, packed) {
-            multiply(level, Matrix::new(gradient, rows, output), packed, zeroed(dx), input, false);
+            multiply_new(level, Matrix::new(gradient, rows, output), packed, dx);
         }
     }
 }

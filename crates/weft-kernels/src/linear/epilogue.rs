@@ -5,7 +5,7 @@ use pulp::{Simd, WithSimd};
 use super::Activation;
 use super::cpu::Derivative;
 use crate::Dropout;
-use crate::gemm::Block;
+use crate::gemm::{Block, Row};
 use crate::simd::{sigmoid, tanh};
 
 /// sqrt(2/π), and that times 0.044715.
@@ -52,10 +52,9 @@ impl Finish<'_, '_> {
         let Self { block, columns, bias, residual, dropout, .. } = self;
         let (first_col, cols) = (block.first_col, block.cols);
         let bias = bias.map(|bias| &bias[first_col..][..cols]);
-        for row in 0..block.rows {
-            let start = (block.first_row + row) * columns + first_col;
+        while let Some(Row { index, values, mut side }) = block.next_row() {
+            let start = index * columns + first_col;
             let residual = residual.map(|residual| &residual[start..][..cols]);
-            let (values, mut side) = block.row(row);
             let mut at = 0;
             for values in values.chunks_mut(S::F32_LANES) {
                 let range = at..at + values.len();
