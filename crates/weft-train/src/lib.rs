@@ -56,7 +56,7 @@ mod trainer;
 
 pub use average::average;
 pub use build::Buildable;
-pub use checkpoint::{Best, DataHashes, PassedOver, RunFolder, RunState};
+pub use checkpoint::{Best, DataHashes, PassedOver, RunFolder, RunState, verify_model};
 pub use config::{
     ArchitectureKind, DataConfig, Metric, ModelConfig, Origin, Overrides, RunConfig, TokenizerConfig, TrainingConfig,
 };

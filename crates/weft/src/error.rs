@@ -5,6 +5,8 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
+/// What is said where nothing better is known.
+const LAST_HINT: &str = "`weft help COMMAND` explains every option";
 /// The exit code of an error.
 const FAILURE: u8 = 1;
 /// The exit code after Ctrl-C, as shells have it: 128 + SIGINT.
@@ -77,17 +79,6 @@ impl Error {
         }
     }
 
-    /// The same failure inside another: its message becomes the first cause.
-    pub(crate) fn context(self, outer: impl Into<String>) -> Self {
-        match self {
-            Self::Failure { message, mut causes, hint } => {
-                causes.insert(0, message);
-                Self::Failure { message: outer.into(), causes, hint }
-            }
-            other => other,
-        }
-    }
-
     /// What the process ends with.
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
@@ -106,10 +97,7 @@ impl fmt::Display for Error {
         for cause in causes {
             writeln!(formatter, "  caused by: {cause}")?;
         }
-        match hint {
-            Some(hint) => writeln!(formatter, "\nhint: {hint}"),
-            None => Ok(()),
-        }
+        writeln!(formatter, "\nhint: {}", hint.as_deref().unwrap_or(LAST_HINT))
     }
 }
 
@@ -141,7 +129,8 @@ impl From<weft_text::TextError> for Error {
 
 impl From<weft_models::CheckpointError> for Error {
     fn from(error: weft_models::CheckpointError) -> Self {
-        Self::of(&error, error.hint())
+        let hint = error.hint();
+        Self::of(&error, hint.or_else(|| Some("copy the model's folder again: its files belong together".to_owned())))
     }
 }
 
@@ -182,11 +171,11 @@ mod tests {
     #[test]
     fn an_error_its_causes_and_its_hint() {
         let cause = std::io::Error::from(ErrorKind::PermissionDenied);
-        let error = Error::file("read", std::path::Path::new("a.en"), &cause).context("cannot evaluate");
-        let wanted = "error: cannot evaluate\n  caused by: cannot read a.en\n  caused by: permission denied\n\n\
+        let error = Error::file("read", std::path::Path::new("a.en"), &cause);
+        let wanted = "error: cannot read a.en\n  caused by: permission denied\n\n\
                       hint: check the permissions of the file and of its folders\n";
         assert_eq!(error.to_string(), wanted);
-        assert_eq!(Error::new("no").to_string(), "error: no\n");
+        assert_eq!(Error::new("no").to_string(), format!("error: no\n\nhint: {LAST_HINT}\n"));
     }
 
     #[test]

@@ -1,9 +1,7 @@
 //! One query over one sentence, forward and backward: what a worker does alone.
-#![expect(unsafe_code, reason = "vectors are read at the ends of rows")]
-
 use pulp::Simd;
 
-use crate::recurrent::team::{load, store};
+use crate::recurrent::team::{read, write};
 use crate::simd::{exp, tanh};
 
 /// The source of one sentence: its `length` keys `[length, query_size]` and values `[length, size]`.
@@ -21,20 +19,6 @@ fn vectors<S: Simd>(length: usize, mut body: impl FnMut(usize, usize)) {
     for start in (0..length).step_by(S::F32_LANES) {
         body(start, S::F32_LANES.min(length - start));
     }
-}
-
-/// Reads `count` lanes of a slice from `start` on.
-#[inline(always)]
-fn read<S: Simd>(simd: S, values: &[f32], start: usize, count: usize) -> S::f32s {
-    // SAFETY: the range is checked by the slice.
-    unsafe { load(simd, values[start..start + count].as_ptr(), count) }
-}
-
-/// Writes `count` lanes of a slice from `start` on.
-#[inline(always)]
-fn write<S: Simd>(simd: S, values: &mut [f32], start: usize, count: usize, vector: S::f32s) {
-    // SAFETY: the range is checked by the slice.
-    unsafe { store(simd, values[start..start + count].as_mut_ptr(), count, vector) }
 }
 
 /// Writes the weights `[length]` and the context; zeros for an empty sentence.

@@ -170,6 +170,22 @@ impl<'a> Shared<'a> {
     }
 }
 
+/// Reads `count` lanes, at most a vector's, of a slice from `start` on; the others are zero.
+///
+/// (Whole vectors are one instruction; the library's reading of parts of vectors is a call.)
+#[inline(always)]
+pub(crate) fn read<S: Simd>(simd: S, values: &[f32], start: usize, count: usize) -> S::f32s {
+    // SAFETY: the slice checks the range.
+    unsafe { load(simd, values[start..start + count].as_ptr(), count) }
+}
+
+/// Writes `count` lanes, at most a vector's, of a slice from `start` on.
+#[inline(always)]
+pub(crate) fn write<S: Simd>(simd: S, values: &mut [f32], start: usize, count: usize, vector: S::f32s) {
+    // SAFETY: the slice checks the range.
+    unsafe { store(simd, values[start..start + count].as_mut_ptr(), count, vector) }
+}
+
 /// Reads `count` lanes, at most a vector's; the others are zero.
 ///
 /// # Safety

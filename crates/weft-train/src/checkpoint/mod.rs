@@ -167,11 +167,7 @@ impl RunFolder {
         fill: impl FnOnce(&Path) -> Result<(), TrainError>,
     ) -> Result<PathBuf, TrainError> {
         let path = self.checkpoint_path(step);
-        replace_folder(&path, |partial| {
-            fill(partial)?;
-            let manifest = Manifest::of(partial)?;
-            Ok(write_whole(&partial.join(MANIFEST_FILE), manifest.to_json().as_bytes())?)
-        })?;
+        replace_folder(&path, fill)?;
         Ok(path)
     }
 
@@ -190,7 +186,7 @@ impl RunFolder {
     /// Makes the model of a checkpoint the run's model.
     pub(crate) fn publish(&self, checkpoint: &Path) -> Result<(), TrainError> {
         replace_folder(&self.model_path(), |partial| {
-            for name in ["config.json", "model.safetensors", "tokenizer.json", "source_tokenizer.json"] {
+            for name in ["config.json", "model.safetensors", "tokenizer.json", "source_tokenizer.json", STATE_FILE] {
                 let (from, to) = (checkpoint.join(name), partial.join(name));
                 if from.exists() {
                     std::fs::copy(&from, &to).map_err(TrainError::write(&to))?;
@@ -203,7 +199,15 @@ impl RunFolder {
     }
 }
 
-/// Makes a folder of files at once: filled under another name, synced, renamed over what was there.
+/// Checks that a model's folder holds what the manifest in it lists. Models of other projects have none.
+///
+/// # Errors
+/// Names the first file that is missing or is not the one that was saved.
+pub fn verify_model(folder: &Path) -> Result<(), TrainError> {
+    if folder.join(MANIFEST_FILE).exists() { Manifest::verify(folder).map(|_| ()) } else { Ok(()) }
+}
+
+/// Makes a folder of files at once: filled under another name, synced, given its manifest, renamed over what was there.
 pub(crate) fn replace_folder(
     path: &Path,
     fill: impl FnOnce(&Path) -> Result<(), TrainError>,
@@ -215,7 +219,11 @@ pub(crate) fn replace_folder(
         }
     }
     std::fs::create_dir_all(&partial).map_err(TrainError::write(&partial))?;
-    if let Err(error) = fill(&partial) {
+    let manifest = |partial: &Path| {
+        let manifest = Manifest::of(partial)?;
+        Ok(write_whole(&partial.join(MANIFEST_FILE), manifest.to_json().as_bytes())?)
+    };
+    if let Err(error) = fill(&partial).and_then(|()| manifest(&partial)) {
         // Space is often what is missing; half a folder helps nobody.
         let _ = std::fs::remove_dir_all(&partial);
         return Err(error);

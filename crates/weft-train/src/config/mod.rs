@@ -248,7 +248,7 @@ impl RunConfig {
     }
 
     /// One with every field present, for the list of known keys.
-    fn full_example() -> Self {
+    pub(crate) fn full_example() -> Self {
         Self {
             data: DataConfig {
                 train: vec!["train.tsv".into()],

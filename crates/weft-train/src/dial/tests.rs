@@ -86,7 +86,7 @@ fn impossible_values_are_named_with_their_origin() {
 #[test]
 fn heads_divide_the_width() {
     for hidden_size in 1..2000 {
-        let heads = heads(hidden_size);
+        let heads = sizes::heads(hidden_size);
         assert!(heads >= 1 && hidden_size % heads == 0, "{hidden_size}: {heads}");
     }
 }

@@ -5,7 +5,7 @@ use weft_metrics::BleuTokenizer;
 
 use super::{BeamArgs, DeviceArgs};
 
-/// Measures a model on text that it was not trained on, or scores translations without a model:
+/// Measure a model on held-out text, or score translations: BLEU, chrF, perplexity, bits per byte
 ///
 ///   weft evaluate MODEL --source test.en --reference test.de
 ///   weft evaluate MODEL --text held-out.txt

@@ -4,8 +4,10 @@ use clap::Args;
 
 use super::DeviceArgs;
 
-/// Continues a text, token by token, and prints each piece as soon as it is whole. Without a prompt, text on standard
-/// input is continued; from a terminal, the model begins with a new line.
+/// Let a language model continue a text
+///
+/// Token by token; each piece is printed as soon as it is whole. Without a prompt, text on standard input is continued;
+/// from a terminal, the model begins with a new line.
 #[derive(Debug, Args)]
 pub(crate) struct GenerateArgs {
     /// The model: its folder, or the run that trained it

@@ -2,8 +2,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-/// Shows what a model or a training run holds: parameters of each module, configuration, tokenizer, training history,
-/// and the data that it came from.
+/// Show what a model holds: parameters, configuration, tokenizer, history, where it came from
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
     /// A model's folder, a run, or a checkpoint of a run

@@ -16,8 +16,8 @@ pub(crate) use quickstart::QuickstartArgs;
 pub(crate) use train::{ArchitectureName, AverageArgs, TokenizerName, TrainArgs};
 pub(crate) use translate::{BeamArgs, TranslateArgs};
 
-/// Train and use sequence models on your own text: translators and language models, from recurrent networks with
-/// attention to the Transformer, on a CPU or a GPU.
+/// Train and use sequence models on your own text:
+/// translators and language models, recurrent networks with attention and Transformers.
 ///
 /// The journey:
 ///
@@ -35,22 +35,15 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// What to do.
+/// What to do. The first paragraph of each command's arguments is what the list says of it.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Watch a Transformer and a recurrent network learn a task, offline, in about two minutes
     Quickstart(QuickstartArgs),
-    /// Train a translator or a language model on text
     Train(Box<TrainArgs>),
-    /// Average the weights of checkpoints into one model
     Average(AverageArgs),
-    /// Measure a model on held-out text, or score translations that you have: BLEU, chrF, perplexity, bits per byte
     Evaluate(EvaluateArgs),
-    /// Translate standard input, line by line, to standard output
     Translate(TranslateArgs),
-    /// Let a language model continue a text
     Generate(GenerateArgs),
-    /// Show what a model or a run holds: parameters, configuration, tokenizer, history, where it came from
     Inspect(InspectArgs),
 }
 

@@ -4,15 +4,17 @@ use clap::{Args, ValueEnum};
 
 use super::DeviceArgs;
 
-/// Trains a model on text and leaves it in RUN/model, ready for `weft translate` or `weft generate`.
+/// Train a translator or a language model on text
 ///
-///   weft train --train train.en train.de --validation val.en val.de --output run     a translator
-///   weft train --train book.txt --output run                                         a language model
-///   weft train --resume run                                                          go on where it stopped
+/// The model is left in RUN/model, ready for `weft translate` or `weft generate`.
 ///
-/// One dial, --preset or --size, sets every other value; each derived value is printed with its reason and can be
-/// set by its flag, by --set, or in a TOML file. RUN/config.toml has the full configuration. Ctrl-C saves and stops;
-/// a second one stops at once.
+///   weft train --train a.en a.de --validation b.en b.de --output run    a translator
+///   weft train --train book.txt --output run                            a language model
+///   weft train --resume run                                             go on where it stopped
+///
+/// One dial, --preset or --size, sets every other value; each derived value is printed with its
+/// reason and can be set by its flag, by --set, or in a TOML file. RUN/config.toml has the full
+/// configuration. Ctrl-C saves and stops; a second one stops at once.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct TrainArgs {
@@ -186,8 +188,9 @@ pub(crate) enum ArchitectureName {
     RecurrentLm,
 }
 
-/// Averages the weights of several checkpoints, which often translates better than the best of them: the last few of
-/// a run, or any models of one shape.
+/// Average the weights of checkpoints into one model
+///
+/// The mean often translates better than the best of them: the last few of a run, or any models of one shape.
 #[derive(Debug, Args)]
 pub(crate) struct AverageArgs {
     /// Checkpoints or models; a run stands for all its checkpoints

@@ -5,9 +5,10 @@ use weft_decode::LengthPenalty;
 
 use super::DeviceArgs;
 
-/// Translates standard input to standard output: one line in, one line out, in the same order; an empty line stays
-/// empty. Lines are translated together as they become available, sorted by length; the result of a line is the same
-/// alone and in any company.
+/// Translate standard input, line by line, to standard output
+///
+/// One line in, one line out, in the same order; an empty line stays empty. Lines are translated together as they
+/// become available, sorted by length; the result of a line is the same alone and in any company.
 #[derive(Debug, Args)]
 pub(crate) struct TranslateArgs {
     /// The model: its folder, or the run that trained it
@@ -53,12 +54,14 @@ pub(crate) struct BeamArgs {
     /// hypotheses have ended (the rule of CTranslate2 and fairseq)
     #[arg(long, value_name = "WIDTH", default_value_t = 4, help_heading = "Search")]
     pub(crate) beam: usize,
-    /// How translations of different lengths compare, by their log-probability logP and their number of tokens n, the
-    /// end token counted:
-    ///   wu:A      logP / ((5 + n) / 6)^A   Wu et al. 2016, arXiv 1609.08144; the Transformer's authors take 0.6
-    ///   length:A  logP / n^A               as CTranslate2 and fairseq; 1 there by default
-    ///   avg       logP / n                 the same as length:1
-    ///   none      logP                     favours short translations
+    /// How translations of different lengths compare
+    ///
+    /// By their log-probability logP and their number of tokens n, the end token counted:
+    ///
+    ///   wu:A      logP / ((5 + n) / 6)^A  arXiv 1609.08144; the Transformer's paper has A = 0.6
+    ///   length:A  logP / n^A              CTranslate2 and fairseq, by default with A = 1
+    ///   avg       logP / n                the same as length:1
+    ///   none      logP                    favours short translations
     #[arg(long, value_name = "PENALTY", default_value = "wu:0.6", verbatim_doc_comment, help_heading = "Search")]
     pub(crate) length_penalty: LengthPenalty,
     /// The longest translation in tokens, the end token counted [default: twice the source's tokens, these rounded up

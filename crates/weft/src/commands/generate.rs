@@ -64,10 +64,9 @@ pub(crate) fn run(args: &GenerateArgs) -> Result {
         output.text("\n")?;
     }
     output.flush()?;
-    if let Some(limit) = model.model.max_length().filter(|&limit| tokens.len() + generated.len() > limit) {
-        if generated.len() < args.max_tokens {
-            say!("note: ended after {} tokens: the model reads at most {limit} at once", generated.len());
-        }
+    let used_up = |limit: &usize| tokens.len() + generated.len() > *limit && generated.len() < args.max_tokens;
+    if let Some(limit) = model.model.max_length().filter(used_up) {
+        say!("note: ended after {} tokens: the model reads at most {limit} at once", generated.len());
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 mod language_model;
 mod open;
+mod size;
 mod translator;
 
 pub(crate) use language_model::{Continues, TextModel};

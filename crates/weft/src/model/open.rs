@@ -10,8 +10,9 @@ use weft_models::rnn_encoder_decoder::RnnEncoderDecoder;
 use weft_models::transformer::Transformer;
 use weft_models::{Architecture, CheckpointError};
 use weft_text::Tokenizer;
+use weft_train::{TrainError, verify_model};
 
-use super::{Continues, TextModel, Translates, TranslationModel};
+use super::{Continues, TextModel, Translates, TranslationModel, size};
 use crate::error::{Error, Result};
 
 /// The tokenizer of both sides, or of the target.
@@ -64,8 +65,11 @@ pub(crate) fn folder_of(path: &Path) -> Result<PathBuf> {
 pub(crate) fn open(path: &Path, device: &Device) -> Result<Model> {
     let folder = folder_of(path)?;
     let found = checkpoint::model_type(&folder)?;
+    verify_model(&folder).map_err(not_as_saved)?;
     match found.as_str() {
         Transformer::MODEL_TYPE => {
+            let config = checkpoint::load_config::<Transformer>(&folder)?;
+            size::check(&folder, size::of_transformer(&config))?;
             let model: Transformer = checkpoint::load(&folder, device)?;
             let config = model.config();
             let sizes = (config.vocab_size, config.target_vocab_size());
@@ -73,17 +77,23 @@ pub(crate) fn open(path: &Path, device: &Device) -> Result<Model> {
             translator(&folder, Box::new(model), sizes, eos)
         }
         RnnEncoderDecoder::MODEL_TYPE => {
+            let config = checkpoint::load_config::<RnnEncoderDecoder>(&folder)?;
+            size::check(&folder, size::of_rnn_encoder_decoder(&config))?;
             let model: RnnEncoderDecoder = checkpoint::load(&folder, device)?;
             let config = model.config();
             let (sizes, eos) = ((config.vocab_size, config.decoder_vocab_size), config.eos_token_id);
             translator(&folder, Box::new(model), sizes, eos)
         }
         Gpt::MODEL_TYPE => {
+            let config = checkpoint::load_config::<Gpt>(&folder)?;
+            size::check(&folder, size::of_gpt(&config))?;
             let model: Gpt = checkpoint::load(&folder, device)?;
             let size = model.config().vocab_size;
             language_model(&folder, Box::new(model), size)
         }
         RecurrentLm::MODEL_TYPE => {
+            let config = checkpoint::load_config::<RecurrentLm>(&folder)?;
+            size::check(&folder, size::of_recurrent_lm(&config))?;
             let model: RecurrentLm = checkpoint::load(&folder, device)?;
             let size = model.config().vocab_size;
             language_model(&folder, Box::new(model), size)
@@ -148,6 +158,19 @@ fn tokenizer(path: &Path, vocab_size: usize) -> Result<Tokenizer> {
         return Err(not_its_own(path, found));
     }
     Ok(tokenizer)
+}
+
+/// A file that is not the one that its manifest lists.
+fn not_as_saved(error: TrainError) -> Error {
+    let is_tokenizer =
+        |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(TOKENIZER_FILE));
+    match &error {
+        TrainError::Damaged { path, problem } if is_tokenizer(path) => not_its_own(path, problem.clone()),
+        TrainError::Damaged { .. } => Error::of(&error, None).hint(
+            "the file is damaged or was changed: copy the model again, or remove manifest.json if you changed it on purpose",
+        ),
+        _ => error.into(),
+    }
 }
 
 fn not_its_own(path: &Path, why: String) -> Error {

@@ -8,8 +8,8 @@ use super::task::{TaskPair, train_and_held_out};
 use crate::cli::QuickstartArgs;
 use crate::error::{Error, Result};
 
-/// Pairs to learn from: the models see each about three times.
-const TRAINING_PAIRS: usize = 30_000;
+/// Pairs to learn from: the models see each two or three times.
+const TRAINING_PAIRS: usize = 40_000;
 /// Pairs whose values no training pair has shown.
 const HELD_OUT_PAIRS: usize = 1000;
 /// Held-out pairs that are answered at each validation.
@@ -114,14 +114,14 @@ pub(super) fn config(contestant: Contestant, data: &Data, args: &QuickstartArgs)
             all.set_value("model.hidden_size", 128, from)?;
             all.set_value("model.num_heads", 4, from)?;
             all.set_value("model.normalize_before", true, from)?;
-            all.set_value("training.steps", 1400, from)?;
+            all.set_value("training.steps", 2000, from)?;
             all.set_value("training.warmup_steps", 100, from)?;
             all.set_value("training.learning_rate", 2e-3, from)?;
         }
         Contestant::Recurrent => {
             all.set_value("model.architecture", "rnn_encoder_decoder", from)?;
             all.set_value("model.hidden_size", 256, from)?;
-            all.set_value("training.steps", 1400, from)?;
+            all.set_value("training.steps", 1000, from)?;
             all.set_value("training.warmup_steps", 50, from)?;
             all.set_value("training.learning_rate", 3e-3, from)?;
         }

@@ -119,10 +119,10 @@ pub fn attentive_recurrence(
     let packed: Tensor<1> = Tensor::from_dispatch(packed);
     let outputs = batch * time * hidden;
     let states = outputs + cell.states() * batch * hidden;
-    let last = packed.clone().slice([outputs..states]).reshape([cell.states() * batch, hidden]);
+    let last = packed.clone().slice(outputs..states).reshape([cell.states() * batch, hidden]);
     AttentiveOutputs {
-        states: packed.clone().slice([0..outputs]).reshape([batch, time, hidden]),
-        contexts: packed.slice([states..states + batch * time * size]).reshape([batch, time, size]),
+        states: packed.clone().slice(0..outputs).reshape([batch, time, hidden]),
+        contexts: packed.slice(states..states + batch * time * size).reshape([batch, time, size]),
         last: RecurrentState::split(cell, last),
         weights: Tensor::from_dispatch(weights),
     }
@@ -145,7 +145,7 @@ pub struct AttentiveRecurrence {
 #[backend_extension(Autodiff, Flex, Cube: cfg(feature = "gpu"))]
 pub trait AttentiveOps: Backend {
     /// See [`attentive_recurrence`].
-    #[expect(clippy::too_many_arguments, reason = "one for each symbol of the equations")]
+    #[allow(clippy::too_many_arguments, reason = "one for each symbol of the equations")]
     fn attentive_forward(
         gates_x: FloatTensor<Self>,
         query_weight: FloatTensor<Self>,

@@ -7,13 +7,14 @@ use super::super::cell;
 use super::super::panels::{Panels, gate_columns, panel_width};
 use super::super::product::{MOST_VECTORS, Product};
 use super::super::schedule::Schedule;
-use super::super::team::{Buffer, Shared, Worker, load, prefetch, team, workers_for};
+use super::super::team::{Buffer, Shared, Worker, load, prefetch, read, team, workers_for, write};
 use super::super::{Cell, Recurrence};
 use super::weights::weight_gradient;
 use super::{ContextGradient, Results, lanes};
 use crate::simd::Level;
 
 /// The gradients of `gates_x`, `weight`, `bias` and `initial`, from that of the packed result.
+#[expect(clippy::too_many_arguments, reason = "inputs, results and the gradient")]
 pub(crate) fn backward(
     level: Level,
     recurrence: &Recurrence,
@@ -333,8 +334,8 @@ impl<C: ContextGradient> Walk<'_, C> {
         let row = place.vector * self.schedule.total + self.schedule.before[place.step] + row;
         let values = &self.results.activations[row * N * S::F32_LANES..(row + 1) * N * S::F32_LANES];
         let mut vectors = [simd.splat_f32s(0.0); N];
-        for (vector, values) in vectors.iter_mut().zip(values.chunks_exact(S::F32_LANES)) {
-            *vector = simd.partial_load_f32s(values);
+        for (slot, vector) in vectors.iter_mut().enumerate() {
+            *vector = read(simd, values, slot * S::F32_LANES, S::F32_LANES);
         }
         vectors
     }
@@ -343,7 +344,7 @@ impl<C: ContextGradient> Walk<'_, C> {
     #[inline(always)]
     fn dhidden<S: Simd>(&self, simd: S, place: Place, row: usize) -> S::f32s {
         let start = self.position(row, place.step) * self.hidden + place.unit;
-        let outputs = simd.partial_load_f32s(&self.gradient[start..start + place.count]);
+        let outputs = read(simd, self.gradient, start, place.count);
         simd.add_f32s(self.through_state(simd, place, row), outputs)
     }
 
@@ -384,9 +385,8 @@ impl<C: ContextGradient> Walk<'_, C> {
         let inputs = self.position(row, place.step) * gates * self.hidden + place.unit;
         for n in 0..N {
             let gate = first + n;
-            let sum = &mut dbias[gate * S::F32_LANES..(gate + 1) * S::F32_LANES];
-            let total = simd.add_f32s(simd.partial_load_f32s(sum), da[n]);
-            simd.partial_store_f32s(sum, total);
+            let sum = simd.add_f32s(read(simd, dbias, gate * S::F32_LANES, S::F32_LANES), da[n]);
+            write(simd, dbias, gate * S::F32_LANES, S::F32_LANES, sum);
             // SAFETY: inside the buffers; only the owner of the units writes them.
             unsafe {
                 self.dgates.store(simd, (running * gates + gate) * S::F32_LANES, S::F32_LANES, da[n]);

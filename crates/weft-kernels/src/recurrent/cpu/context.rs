@@ -35,7 +35,7 @@ pub(crate) trait Context: Copy + Sync {
     );
 
     /// The contexts of this step, `[row, padded size]`.
-    fn contexts(&self) -> Shared<'_>;
+    fn step_contexts(&self) -> Shared<'_>;
 }
 
 /// A context on the way back.
@@ -102,7 +102,7 @@ impl Context for NoContext {
 
     fn prepare<S: Simd>(self, _: S, (): &(), _: &Worker<'_>, _: &Schedule, _: usize, _: Shared<'_>) {}
 
-    fn contexts(&self) -> Shared<'_> {
+    fn step_contexts(&self) -> Shared<'_> {
         Shared::new(&mut [])
     }
 }

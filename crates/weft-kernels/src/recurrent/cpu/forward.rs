@@ -106,10 +106,11 @@ impl<C: Context> WithSimd for Walk<'_, C> {
         let vectors = hidden.div_ceil(lanes);
         // A GRU with the reset before the product has two products a step: the second needs all of r.
         let before = self.cell == Cell::Gru { reset_before: true };
-        let phases = if before { vec![0..2, 2..3] } else { vec![0..gates] };
+        let phases: &[_] = if before { &[(0, 2), (2, 3)] } else { &[(0, gates)] };
         let phases: Vec<_> = phases
-            .into_iter()
-            .map(|groups| {
+            .iter()
+            .map(|&(first, end)| {
+                let groups = first..end;
                 let width = panel_width(vectors, MOST_VECTORS / groups.len(), self.workers);
                 let share = worker.share(vectors.div_ceil(width));
                 let mut panels = Panels::new(share.clone(), vectors, width, groups.len(), hidden, lanes);
@@ -151,7 +152,7 @@ impl<C: Context> WithSimd for Walk<'_, C> {
                     unsafe { product.run(simd) };
                     if self.context.size() > 0 {
                         let product = Product {
-                            a: self.context.contexts().at(0),
+                            a: self.context.step_contexts().at(0),
                             row_stride: self.context.size().next_multiple_of(lanes),
                             chunk: self.context.size(),
                             panel: context_panels.panel(index).as_ptr(),

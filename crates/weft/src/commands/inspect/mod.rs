@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 use weft_models::checkpoint;
 use weft_text::Tokenizer;
+use weft_train::RunFolder;
 
 use crate::cli::{DeviceName, InspectArgs};
 use crate::device;
@@ -128,12 +129,16 @@ fn run_of(path: &Path, folder: &Path) -> Option<PathBuf> {
 /// Where a model came from: what its run wrote down.
 fn origin_of(folder: &Path, run: Option<&Path>) -> Result<Option<Value>> {
     let mut origin = Map::new();
-    let state = folder.join("state.json");
-    if state.is_file() {
+    let newest = run.and_then(|run| RunFolder::open(run).and_then(|run| run.checkpoints()).ok()?.into_iter().next());
+    let states = [Some(folder.to_owned()), newest.map(|(_, path)| path)];
+    if let Some(state) = states.into_iter().flatten().map(|path| path.join("state.json")).find(|path| path.is_file()) {
         let text = std::fs::read(&state).map_err(|error| Error::file("read", &state, &error))?;
         let unreadable = |error| Error::because(format!("{} is not a state of a run", state.display()), &error);
         let facts: Map<String, Value> = serde_json::from_slice(&text).map_err(unreadable)?;
-        origin.extend(facts);
+        // The hashes of the data would be taken for the section `data` of the configuration.
+        let named =
+            facts.into_iter().map(|(key, value)| (if key == "data" { "sha256".to_owned() } else { key }, value));
+        origin.extend(named);
     }
     let config = run.map(|run| run.join("config.toml")).into_iter().chain([folder.join("run.toml")]);
     if let Some(path) = config.into_iter().find(|path| path.is_file()) {

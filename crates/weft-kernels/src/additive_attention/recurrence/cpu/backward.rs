@@ -197,6 +197,9 @@ impl ContextGradient for Attention<'_> {
     ) {
         let Sizes { hidden, query_size, size, .. } = self.sizes;
         let (gates, total, lanes) = (self.cell.gates(), schedule.total, S::F32_LANES);
+        if total == 0 {
+            return; // the gradients are zero as they are
+        }
         let lefts = [(self.contexts, 0..gates)];
         weight_gradient(simd, total, gates, hidden, units, dinputs, &lefts, size, self.dcontext_weight);
         self.query_weight_gradient(simd, worker, total, previous, [hidden, query_size], lanes);

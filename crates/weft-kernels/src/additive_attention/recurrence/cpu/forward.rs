@@ -31,7 +31,7 @@ pub(in super::super) fn forward(
     let running: usize = target_lengths.iter().sum();
     let mut alphas = vec![0.0; batch * time * source_time];
     let mut contexts = vec![0.0; batch * time * size];
-    let mut current = Buffer::new(batch * size.next_multiple_of(lanes));
+    let mut step_contexts = Buffer::new(batch * size.next_multiple_of(lanes));
     let mut queries = vec![0.0; if keep { running } else { batch } * query_size.next_multiple_of(lanes)];
     let context = Attention {
         sizes,
@@ -39,7 +39,7 @@ pub(in super::super) fn forward(
         source_lengths,
         alphas: Shared::new(&mut alphas),
         contexts: Shared::new(&mut contexts),
-        current: Shared::new(&mut current),
+        step_contexts: Shared::new(&mut step_contexts),
         queries: Shared::new(&mut queries),
         keep,
     };
@@ -59,7 +59,7 @@ struct Attention<'a> {
     /// `[batch, time, size]`
     contexts: Shared<'a>,
     /// The contexts of one step, `[row, padded size]`.
-    current: Shared<'a>,
+    step_contexts: Shared<'a>,
     /// `[running row, padded query_size]`, or of one step only if they are not kept.
     queries: Shared<'a>,
     keep: bool,
@@ -130,7 +130,7 @@ impl Context for Attention<'_> {
             unsafe {
                 let query = self.queries.slice(query..query + query_size);
                 let alphas = self.alphas.slice_mut(position * source_time..position * source_time + length);
-                let current = self.current.slice_mut(row * padded..row * padded + size);
+                let current = self.step_contexts.slice_mut(row * padded..row * padded + size);
                 attend(simd, query, self.weights.source(self.sizes, sentence, length), alphas, current);
                 self.contexts.slice_mut(position * size..(position + 1) * size).copy_from_slice(current);
             }
@@ -138,7 +138,7 @@ impl Context for Attention<'_> {
         worker.wait();
     }
 
-    fn contexts(&self) -> Shared<'_> {
-        self.current
+    fn step_contexts(&self) -> Shared<'_> {
+        self.step_contexts
     }
 }

@@ -1,0 +1,152 @@
+//! Whether the model that config.json describes can be in the file beside it: asked before memory is taken for it.
+
+use std::path::Path;
+
+use weft_models::checkpoint::{CONFIG_FILE, WEIGHTS_FILE};
+use weft_models::gpt::GptConfig;
+use weft_models::recurrent_lm::RecurrentLmConfig;
+use weft_models::rnn_encoder_decoder::RnnEncoderDecoderConfig;
+use weft_models::transformer::TransformerConfig;
+
+use crate::error::{Error, Result};
+
+/// Sinusoids are in no file; more of them than this are taken for a mistake.
+const MOST_SINUSOIDS: u128 = 1 << 28;
+
+/// Numbers that a model has, never more than it really has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Size {
+    /// In the file.
+    parameters: u128,
+    /// Made at run time.
+    sinusoids: u128,
+}
+
+/// Checks that the weights can hold the model: a parameter has at least one byte there.
+///
+/// # Errors
+/// A configuration that describes a much larger model, or a file that cannot be read.
+pub(super) fn check(folder: &Path, size: Size) -> Result {
+    let path = folder.join(WEIGHTS_FILE);
+    let bytes = std::fs::metadata(&path).map_err(|error| Error::file("read", &path, &error))?.len();
+    let config = folder.join(CONFIG_FILE);
+    let (config, path) = (config.display(), path.display());
+    if size.parameters > u128::from(bytes) {
+        let wanted = size.parameters;
+        return Err(Error::new(format!(
+            "{config}: its widths, layers and vocabulary make {wanted} parameters or more, but {path} has {bytes} bytes"
+        ))
+        .hint("config.json and model.safetensors must come from the same model"));
+    }
+    if size.sinusoids > MOST_SINUSOIDS {
+        return Err(Error::new(format!("{config}: `max_position_embeddings` makes {} sinusoids", size.sinusoids))
+            .hint(format!("wanted at most {MOST_SINUSOIDS}, positions times width")));
+    }
+    Ok(())
+}
+
+/// A product that stays at the largest number instead of starting over.
+fn product(factors: &[usize]) -> u128 {
+    factors.iter().fold(1, |product: u128, &factor| product.saturating_mul(factor as u128))
+}
+
+fn sum(products: &[u128]) -> u128 {
+    products.iter().fold(0, |sum: u128, &product| sum.saturating_add(product))
+}
+
+pub(super) fn of_transformer(config: &TransformerConfig) -> Size {
+    let width = config.hidden_size;
+    let parameters = sum(&[
+        product(&[config.vocab_size, width]),
+        product(&[config.num_encoder_layers, 4, width, width]),
+        product(&[config.num_encoder_layers, 2, width, config.encoder_intermediate_size]),
+        product(&[config.num_decoder_layers, 8, width, width]),
+        product(&[config.num_decoder_layers, 2, width, config.decoder_intermediate_size]),
+    ]);
+    Size { parameters, sinusoids: product(&[config.max_positions, width]) }
+}
+
+pub(super) fn of_rnn_encoder_decoder(config: &RnnEncoderDecoderConfig) -> Size {
+    let parameters = sum(&[
+        product(&[config.vocab_size, config.embedding_size]),
+        product(&[config.decoder_vocab_size, config.embedding_size.saturating_add(config.maxout_size)]),
+        product(&[config.num_encoder_layers, config.encoder_hidden_size, config.encoder_hidden_size]),
+        product(&[config.num_decoder_layers, config.hidden_size, config.hidden_size]),
+        product(&[config.maxout_size, config.hidden_size]),
+    ]);
+    // The attention's width is in the file only where there is attention.
+    let attention = match config.attention {
+        weft_models::rnn_encoder_decoder::AttentionKind::Additive => {
+            product(&[config.attention_size, config.hidden_size])
+        }
+        weft_models::rnn_encoder_decoder::AttentionKind::None => 0,
+    };
+    Size { parameters: parameters.saturating_add(attention), sinusoids: 0 }
+}
+
+pub(super) fn of_gpt(config: &GptConfig) -> Size {
+    let width = config.hidden_size;
+    // The inner width may be too large to multiply.
+    let inner = config.intermediate_size.unwrap_or_else(|| width.saturating_mul(4));
+    let parameters = sum(&[
+        product(&[config.vocab_size, width]),
+        product(&[config.max_positions, width]),
+        product(&[config.num_layers, 4, width, width]),
+        product(&[config.num_layers, 2, width, inner]),
+    ]);
+    Size { parameters, sinusoids: 0 }
+}
+
+pub(super) fn of_recurrent_lm(config: &RecurrentLmConfig) -> Size {
+    let parameters = sum(&[
+        product(&[config.vocab_size, config.embedding_size]),
+        product(&[config.num_layers, config.hidden_size, config.hidden_size]),
+    ]);
+    Size { parameters, sinusoids: 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use weft_models::gpt::Gpt;
+    use weft_models::recurrent_lm::RecurrentLm;
+    use weft_models::rnn_encoder_decoder::RnnEncoderDecoder;
+    use weft_models::transformer::Transformer;
+    use weft_models::{Architecture, named_parameters};
+
+    use super::*;
+
+    fn parameters<M: Architecture>(config: &M::Config) -> u128 {
+        let model = M::new(config, 0, &Device::flex());
+        named_parameters(&model).iter().map(|parameter| parameter.values.len() as u128).sum()
+    }
+
+    #[test]
+    fn sizes_are_lower_bounds_and_near() {
+        let transformer = TransformerConfig::preset("tiny", 500).unwrap();
+        let rnn = RnnEncoderDecoderConfig { vocab_size: 300, decoder_vocab_size: 200, ..Default::default() };
+        let gpt = GptConfig {
+            vocab_size: 300,
+            hidden_size: 64,
+            num_layers: 2,
+            num_heads: 2,
+            max_positions: 32,
+            ..Default::default()
+        };
+        let recurrent = RecurrentLmConfig { hidden_size: 64, embedding_size: 64, ..Default::default() };
+        for (size, real) in [
+            (of_transformer(&transformer), parameters::<Transformer>(&transformer)),
+            (of_rnn_encoder_decoder(&rnn), parameters::<RnnEncoderDecoder>(&rnn)),
+            (of_gpt(&gpt), parameters::<Gpt>(&gpt)),
+            (of_recurrent_lm(&recurrent), parameters::<RecurrentLm>(&recurrent)),
+        ] {
+            assert!(size.parameters <= real && 8 * size.parameters > real, "{size:?} of {real}");
+        }
+    }
+
+    #[test]
+    fn absurd_sizes_do_not_wrap_around() {
+        let config = TransformerConfig { hidden_size: usize::MAX, ..TransformerConfig::default() };
+        assert_eq!(of_transformer(&config).parameters, u128::MAX);
+    }
+}

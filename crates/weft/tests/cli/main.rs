@@ -1,0 +1,12 @@
+//! The binary as its users run it: each test in a folder of its own, whole outputs compared where they are stable.
+
+#![allow(clippy::unwrap_used, reason = "a test whose tools fail has failed")]
+
+mod bad_input;
+mod evaluate;
+mod generate;
+mod inspect;
+mod quickstart;
+mod resume;
+mod support;
+mod translate;
