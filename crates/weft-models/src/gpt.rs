@@ -1,13 +1,15 @@
 //! Decoder-only Transformer language model.  Radford et al. 2019 (GPT-2); the block is Vaswani et al.,
 //! arXiv 1706.03762, section 3, with layer normalisation moved before each sub-layer.
 //!
-//!   paper / GPT-2        here                       shape
-//!   wte                  transformer.wte.weight     [vocab, hidden]   also the output matrix when tied
-//!   wpe                  transformer.wpe.weight     [positions, hidden]
-//!   c_attn               attn.c_attn.weight         [hidden, 3 * hidden]   queries | keys | values
-//!   c_proj               attn.c_proj.weight         [hidden, hidden]
-//!   c_fc, c_proj         mlp.c_fc, mlp.c_proj       [hidden, inner], [inner, hidden]
-//!   past                 State::caches              [batch, capacity, 2 * hidden] for each layer
+//! ```text
+//! paper / GPT-2        here                       shape
+//! wte                  transformer.wte.weight     [vocab, hidden]   also the output matrix when tied
+//! wpe                  transformer.wpe.weight     [positions, hidden]
+//! c_attn               attn.c_attn.weight         [hidden, 3 * hidden]   queries | keys | values
+//! c_proj               attn.c_proj.weight         [hidden, hidden]
+//! c_fc, c_proj         mlp.c_fc, mlp.c_proj       [hidden, inner], [inner, hidden]
+//! past                 State::caches              [batch, capacity, 2 * hidden] for each layer
+//! ```
 //!
 //! `config.json` and the tensors' names and layouts are those of Hugging Face's `GPT2LMHeadModel`.
 

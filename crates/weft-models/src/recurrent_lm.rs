@@ -1,12 +1,14 @@
 //! Recurrent language model: an embedding, a stack of RNN, LSTM or GRU layers, an output matrix.
 //! Elman 1990; Hochreiter & Schmidhuber 1997; Cho et al., arXiv 1406.1078. The layout is torch's.
 //!
-//!   torch                   here                     shape
-//!   nn.Embedding            embed_tokens.weight      [vocab, embedding]   also the output matrix when tied
-//!   weight_ih_lN            rnn.N.weight_ih          [gates * hidden, in]
-//!   weight_hh_lN            rnn.N.weight_hh          [gates * hidden, hidden]
-//!   h_n, c_n                State::layers            [batch, hidden] each
-//!   nn.Linear               lm_head                  [vocab, hidden]
+//! ```text
+//! torch                   here                     shape
+//! nn.Embedding            embed_tokens.weight      [vocab, embedding]   also the output matrix when tied
+//! weight_ih_lN            rnn.N.weight_ih          [gates * hidden, in]
+//! weight_hh_lN            rnn.N.weight_hh          [gates * hidden, hidden]
+//! h_n, c_n                State::layers            [batch, hidden] each
+//! nn.Linear               lm_head                  [vocab, hidden]
+//! ```
 
 use burn::Tensor;
 use burn::module::{Module, Param};

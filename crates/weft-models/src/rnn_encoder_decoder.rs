@@ -1,16 +1,18 @@
 //! Recurrent encoder-decoder, with and without additive attention.
 //! Bahdanau, Cho & Bengio, arXiv 1409.0473, appendix A (attention, maxout readout); Cho et al., arXiv 1406.1078.
 //!
-//!   paper          here                                   shape
-//!   n, m, n', l    hidden_size, embedding_size, attention_size, maxout_size
-//!   E              encoder/decoder.embed_tokens           [vocab, m]
-//!   h_j            encoder outputs                        [batch, source_time, directions * encoder_hidden]
-//!   s_i            decoder states                         [batch, target_time, n]
-//!   W_s            decoder.initial.N                      [n, encoder_hidden]
-//!   W_a, U_a, v_a  attention.query, .key, .score          [n', n], [n', h], [n']
-//!   C, C_z, C_r    the context's columns of decoder.rnn.weight_ih_l0
-//!   U_o, V_o, C_o  readout.state, .input, .context        [2l, n], [2l, m], [2l, h]
-//!   W_o            output                                 [vocab, l]
+//! ```text
+//! paper          here                                   shape
+//! n, m, n', l    hidden_size, embedding_size, attention_size, maxout_size
+//! E              encoder/decoder.embed_tokens           [vocab, m]
+//! h_j            encoder outputs                        [batch, source_time, directions * encoder_hidden]
+//! s_i            decoder states                         [batch, target_time, n]
+//! W_s            decoder.initial.N                      [n, encoder_hidden]
+//! W_a, U_a, v_a  attention.query, .key, .score          [n', n], [n', h], [n']
+//! C, C_z, C_r    the context's columns of decoder.rnn.weight_ih_l0
+//! U_o, V_o, C_o  readout.state, .input, .context        [2l, n], [2l, m], [2l, h]
+//! W_o            output                                 [vocab, l]
+//! ```
 //!
 //! The cell may be an RNN, an LSTM or a GRU in torch's layout; `gru_reset: "before"` is the paper's GRU. With
 //! attention the readout reads s_(i-1), as the paper prints it; without, it reads s_i.

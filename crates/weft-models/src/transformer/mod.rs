@@ -1,12 +1,14 @@
 //! The Transformer, encoder-decoder.  Vaswani et al., arXiv 1706.03762.
 //!
-//!   paper                      here                                  shape
-//!   d_model, N, h, d_ff        hidden_size, num_*_layers, num_*_heads, *_intermediate_size
-//!   P_drop, eps_ls             dropout, label_smoothing (of the loss)
-//!   embeddings (3.4)           model.shared.weight                   [vocab, hidden]   scaled by sqrt(hidden)
-//!   PE (3.5)                   positions                             [max_positions, hidden]
-//!   W^Q, W^K, W^V (3.2.2)      self_attn.qkv_proj                    [3 * hidden, hidden]
-//!   W_1, W_2 (3.3)             fc1, fc2                              [inner, hidden], [hidden, inner]
+//! ```text
+//! paper                      here                                  shape
+//! d_model, N, h, d_ff        hidden_size, num_*_layers, num_*_heads, *_intermediate_size
+//! P_drop, eps_ls             dropout, label_smoothing (of the loss)
+//! embeddings (3.4)           model.shared.weight                   [vocab, hidden]   scaled by sqrt(hidden)
+//! PE (3.5)                   positions                             [max_positions, hidden]
+//! W^Q, W^K, W^V (3.2.2)      self_attn.qkv_proj                    [3 * hidden, hidden]
+//! W_1, W_2 (3.3)             fc1, fc2                              [inner, hidden], [hidden, inner]
+//! ```
 //!
 //! `config.json` and the tensors' names are those of Hugging Face's `MarianMTModel`, which differs from the paper
 //! in one place: position encodings hold the sines in their first half and the cosines in their second instead of
