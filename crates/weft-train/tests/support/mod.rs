@@ -1,5 +1,6 @@
 //! Tiny corpora and runs that take a second.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers may fail as the test may")]
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::path::{Path, PathBuf};
