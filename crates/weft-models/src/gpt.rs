@@ -16,7 +16,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Int};
 use serde::{Deserialize, Serialize};
 use weft_kernels::attention::{AttentionOptions, self_attention};
-use weft_kernels::cross_entropy::cross_entropy;
+use weft_kernels::cross_entropy::linear_cross_entropy;
 use weft_kernels::dropout::Dropout;
 use weft_kernels::embedding::{EmbeddingOptions, embedding};
 use weft_kernels::linear::{Activation, Epilogue, WeightLayout, linear};
@@ -181,22 +181,24 @@ impl Gpt {
         embedding(self.transformer.wte.weight.val(), ids, EmbeddingOptions { scale: 1.0, positions, offset, dropout })
     }
 
-    fn logits(&self, x: Tensor<3>) -> Tensor<3> {
-        let x = self.transformer.ln_f.forward(x);
-        match &self.lm_head {
-            Some(head) => head.forward(x),
-            None => linear(x, self.transformer.wte.weight.val(), WeightLayout::OutIn, None, Epilogue::default()),
-        }
+    /// The output matrix, `[vocab, hidden]`.
+    fn head(&self) -> Tensor<2> {
+        self.lm_head.as_ref().map_or(&self.transformer.wte.weight, |head| &head.weight).val()
     }
 
-    fn forward_with(&self, ids: Tensor<2, Int>, noise: &mut Noise) -> Tensor<3> {
+    fn logits(&self, x: Tensor<3>) -> Tensor<3> {
+        linear(x, self.head(), WeightLayout::OutIn, None, Epilogue::default())
+    }
+
+    /// What the output matrix reads, `[batch, time, hidden]`.
+    fn hidden(&self, ids: Tensor<2, Int>, noise: &mut Noise) -> Tensor<3> {
         let mut x = self.embed(ids, 0, noise.dropout(self.config.embedding_dropout));
         for block in &self.transformer.h {
             let options = self.attention(noise.dropout(self.config.attention_dropout));
             let drop = [noise.dropout(self.config.dropout), noise.dropout(self.config.dropout)];
             x = block.forward(x, drop, |packed| self_attention(packed, None, &options));
         }
-        self.logits(x)
+        self.transformer.ln_f.forward(x)
     }
 }
 
@@ -221,8 +223,8 @@ impl Architecture for Gpt {
         positive("vocab_size", config.vocab_size)?;
         positive("n_positions", config.max_positions)?;
         positive("n_layer", config.num_layers)?;
-        positive("n_inner", config.inner_size())?;
         divides("n_head", config.num_heads, "n_embd", config.hidden_size)?;
+        positive("n_inner", config.inner_size())?;
         one_of("activation_function", &config.activation_function, &["gelu_new"], "\"gelu_new\"")?;
         probability("resid_pdrop", config.dropout)?;
         probability("embd_pdrop", config.embedding_dropout)?;
@@ -272,13 +274,14 @@ impl LanguageModel for Gpt {
     type State = GptState;
 
     fn loss(&self, ids: Tensor<2, Int>, targets: Tensor<2, Int>, noise: &mut Noise) -> Tensor<1> {
-        let logits = self.forward_with(ids, noise);
-        let [batch, time, vocab] = logits.dims();
-        cross_entropy(logits.reshape([batch * time, vocab]), targets.reshape([batch * time]), 0.0, Some(-1))
+        let x = self.hidden(ids, noise);
+        let [batch, time, hidden] = x.dims();
+        let (x, targets) = (x.reshape([batch * time, hidden]), targets.reshape([batch * time]));
+        linear_cross_entropy(x, self.head(), WeightLayout::OutIn, None, targets, 0.0, Some(-1))
     }
 
     fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        self.forward_with(ids, &mut Noise::none())
+        self.logits(self.hidden(ids, &mut Noise::none()))
     }
 
     fn start(&self, batch: usize) -> GptState {
@@ -295,7 +298,7 @@ impl LanguageModel for Gpt {
             x = block.forward(x, [Dropout::NONE; 2], |packed| cache.attend(packed, &options));
         }
         state.position += 1;
-        self.logits(x).squeeze_dim(1)
+        self.logits(self.transformer.ln_f.forward(x)).squeeze_dim(1)
     }
 
     fn max_length(&self) -> Option<usize> {

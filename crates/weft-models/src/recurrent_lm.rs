@@ -12,7 +12,7 @@ use burn::Tensor;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int};
 use serde::{Deserialize, Serialize};
-use weft_kernels::cross_entropy::cross_entropy;
+use weft_kernels::cross_entropy::linear_cross_entropy;
 use weft_kernels::dropout::dropout;
 use weft_kernels::embedding::{EmbeddingOptions, embedding};
 use weft_kernels::linear::{Epilogue, WeightLayout, linear};
@@ -98,9 +98,13 @@ impl RecurrentLm {
         x
     }
 
+    /// The output matrix, `[vocab, hidden]`.
+    fn head(&self) -> Tensor<2> {
+        self.lm_head.weight.as_ref().unwrap_or(&self.embed_tokens.weight).val()
+    }
+
     fn logits(&self, x: Tensor<3>) -> Tensor<3> {
-        let weight = self.lm_head.weight.as_ref().unwrap_or(&self.embed_tokens.weight).val();
-        linear(x, weight, WeightLayout::OutIn, Some(self.lm_head.bias.val()), Epilogue::default())
+        linear(x, self.head(), WeightLayout::OutIn, Some(self.lm_head.bias.val()), Epilogue::default())
     }
 
     fn zero_state(&self) -> RecurrentLmState {
@@ -163,9 +167,11 @@ impl LanguageModel for RecurrentLm {
     type State = RecurrentLmState;
 
     fn loss(&self, ids: Tensor<2, Int>, targets: Tensor<2, Int>, noise: &mut Noise) -> Tensor<1> {
-        let logits = self.logits(self.hidden(ids, &mut self.zero_state(), noise));
-        let [batch, time, vocab] = logits.dims();
-        cross_entropy(logits.reshape([batch * time, vocab]), targets.reshape([batch * time]), 0.0, Some(-1))
+        let x = self.hidden(ids, &mut self.zero_state(), noise);
+        let [batch, time, hidden] = x.dims();
+        let (x, targets) = (x.reshape([batch * time, hidden]), targets.reshape([batch * time]));
+        let bias = Some(self.lm_head.bias.val());
+        linear_cross_entropy(x, self.head(), WeightLayout::OutIn, bias, targets, 0.0, Some(-1))
     }
 
     fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {

@@ -5,7 +5,7 @@ use burn::backend::{DType, Flex, TensorMetadata};
 use burn_flex::FlexTensor;
 
 use super::cpu::{self, Call, Saved, Sizes};
-use super::memory::{Operand, Target};
+use super::memory::Operand;
 use super::{AttentionGrad, AttentionOps, AttentionSettings};
 use crate::flex::{Values, tensor};
 use crate::simd::Level;
@@ -103,11 +103,8 @@ impl AttentionGrad for Flex {
         let (qkv, dout) = (Rows::new(qkv), Rows::new(dout));
         let kept = Values::new(kept.expect("the forward pass keeps its rows"));
         let [batch, time, width] = qkv.dims();
-        let mut gradient = vec![0.0; batch * time * width];
-        let all = Target::new(&mut gradient, time * width, width);
-        let parts = [all, all.skip(width / 3), all.skip(2 * (width / 3))];
         let saved = Saved { statistics: kept.f32(), dout: dout.operand(0) };
-        cpu::backward(Level::best(), &self_call(&qkv, &settings), &saved, parts);
+        let gradient = cpu::self_backward(Level::best(), &self_call(&qkv, &settings), &saved);
         tensor(gradient, [batch, time, width])
     }
 
@@ -129,11 +126,8 @@ impl AttentionGrad for Flex {
         let (q, kv, dout) = (Rows::new(q), Rows::new(kv), Rows::new(dout));
         let kept = Values::new(kept.expect("the forward pass keeps its rows"));
         let ([batch, q_time, hidden], [_, k_time, width]) = (q.dims(), kv.dims());
-        let (mut dq, mut dkv) = (vec![0.0; batch * q_time * hidden], vec![0.0; batch * k_time * width]);
-        let dk = Target::new(&mut dkv, k_time * width, width);
-        let parts = [Target::new(&mut dq, q_time * hidden, hidden), dk, dk.skip(hidden)];
         let saved = Saved { statistics: kept.f32(), dout: dout.operand(0) };
-        cpu::backward(Level::best(), &cross_call(&q, &kv, &settings), &saved, parts);
+        let [dq, dkv] = cpu::cross_backward(Level::best(), &cross_call(&q, &kv, &settings), &saved);
         [tensor(dq, [batch, q_time, hidden]), tensor(dkv, [batch, k_time, width])]
     }
 }

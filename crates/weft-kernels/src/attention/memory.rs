@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 /// A tensor `[batch, time, ..]` to read: element (batch, time, column) stands at
 /// `offset + batch * batch_stride + time * time_stride + column`.
@@ -24,12 +25,12 @@ impl<'a> Operand<'a> {
 /// A tensor `[batch, time, ..]` to write, laid out as [`Operand`] says, shared by tasks that write different parts.
 #[derive(Clone, Copy)]
 pub(super) struct Target<'a> {
-    start: *mut f32,
+    start: *mut MaybeUninit<f32>,
     length: usize,
     offset: usize,
     batch_stride: usize,
     time_stride: usize,
-    lifetime: PhantomData<&'a mut [f32]>,
+    lifetime: PhantomData<&'a mut [MaybeUninit<f32>]>,
 }
 
 // SAFETY: a `Target` is a mutable slice; `row` leaves it to callers that threads take different parts of it.
@@ -38,7 +39,7 @@ unsafe impl Send for Target<'_> {}
 unsafe impl Sync for Target<'_> {}
 
 impl<'a> Target<'a> {
-    pub(super) fn new(data: &'a mut [f32], batch_stride: usize, time_stride: usize) -> Self {
+    pub(super) fn new(data: &'a mut [MaybeUninit<f32>], batch_stride: usize, time_stride: usize) -> Self {
         Self {
             start: data.as_mut_ptr(),
             length: data.len(),
@@ -58,11 +59,28 @@ impl<'a> Target<'a> {
     ///
     /// # Safety
     /// While the slice lives, nobody else reads or writes these values.
-    pub(super) unsafe fn row(&self, batch: usize, time: usize, column: usize, count: usize) -> &'a mut [f32] {
+    pub(super) unsafe fn row(
+        &self,
+        batch: usize,
+        time: usize,
+        column: usize,
+        count: usize,
+    ) -> &'a mut [MaybeUninit<f32>] {
         let start = self.offset + batch * self.batch_stride + time * self.time_stride + column;
         assert!(start + count <= self.length, "attention: row past the end of its tensor");
         // SAFETY: inside the slice that `new` took, and exclusive by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), count) }
+    }
+
+    /// Zeros in the `count` columns from `column` on, at these times.
+    ///
+    /// # Safety
+    /// As for [`Target::row`].
+    pub(super) unsafe fn zero(&self, batch: usize, times: std::ops::Range<usize>, column: usize, count: usize) {
+        for time in times {
+            // SAFETY: the caller's promise.
+            unsafe { self.row(batch, time, column, count) }.fill(MaybeUninit::new(0.0));
+        }
     }
 }
 

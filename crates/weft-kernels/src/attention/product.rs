@@ -96,6 +96,7 @@ impl Product<'_> {
                 match (rows, wide) {
                     // SAFETY: `with_simd` checked that every index of a row below `rows` is inside its slice.
                     $(($rows, true) => unsafe { self.tile::<S, $rows, 2>(simd, c, row, start) },
+                    // SAFETY: as above.
                     ($rows, false) => unsafe { self.tile::<S, $rows, 1>(simd, c, row, start) },)*
                     _ => unreachable!("a tile has 1 to 8 rows"),
                 }
@@ -145,42 +146,73 @@ impl Product<'_> {
                 }
             }
         }
-        // SAFETY: `k` is below `to`, so that the panel has row `k` and `a` column `k`.
-        let panel = |k: usize| -> [S::f32s; VECTORS] {
-            std::array::from_fn(|v| unsafe { b.add((k * VECTORS + v) * lanes).cast::<S::f32s>().read_unaligned() })
-        };
-        let ragged = |sums: &mut [[S::f32s; VECTORS]; ROWS], k: usize| {
-            let b = panel(k);
-            for r in 0..ROWS {
-                if from[r] <= k && k < to[r] {
-                    // SAFETY: as for `panel`.
-                    let a = simd.splat_f32s(unsafe { *a.add(r * a_row + k * a_column) });
+        // Closures are not compiled for the instruction set of their caller: these loops are spelled out.
+        // The order of the chain over k is kept: first the rows that begin early, then all, then those that end late.
+        // SAFETY: as below.
+        unsafe { ragged::<S, ROWS, VECTORS>(simd, &mut sums, first..common, [a_row, a_column], a, b, &from, &to) };
+        for k in common..end {
+            // SAFETY: `k` is below `to`, so that the panel has row `k` and `a` column `k`.
+            unsafe {
+                let b = vectors::<S, VECTORS>(b.add(k * VECTORS * lanes));
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let a = simd.splat_f32s(*a.add(r * a_row + k * a_column));
                     for v in 0..VECTORS {
-                        sums[r][v] = simd.mul_add_f32s(a, b[v], sums[r][v]);
+                        sums[v] = simd.mul_add_f32s(a, b[v], sums[v]);
                     }
                 }
             }
-        };
-        for k in first..common {
-            ragged(&mut sums, k);
         }
-        for k in common..end {
-            let b = panel(k);
-            for r in 0..ROWS {
-                // SAFETY: as for `panel`.
-                let a = simd.splat_f32s(unsafe { *a.add(r * a_row + k * a_column) });
-                for v in 0..VECTORS {
-                    sums[r][v] = simd.mul_add_f32s(a, b[v], sums[r][v]);
-                }
-            }
-        }
-        for k in end..last {
-            ragged(&mut sums, k);
-        }
+        // SAFETY: as above.
+        unsafe { ragged::<S, ROWS, VECTORS>(simd, &mut sums, end..last, [a_row, a_column], a, b, &from, &to) };
         for (r, sums) in sums.iter().enumerate() {
             for (v, &sum) in sums.iter().enumerate() {
                 // SAFETY: inside `c`, by the caller's promise.
                 unsafe { c.add(r * c_row + v * lanes).cast::<S::f32s>().write_unaligned(sum) };
+            }
+        }
+    }
+}
+
+/// Consecutive vectors.
+///
+/// # Safety
+/// They can be read.
+#[inline(always)]
+unsafe fn vectors<S: Simd, const VECTORS: usize>(from: *const f32) -> [S::f32s; VECTORS] {
+    // SAFETY: the caller's promise; the vectors are plain numbers side by side.
+    unsafe { from.cast::<[S::f32s; VECTORS]>().read_unaligned() }
+}
+
+/// The multiply-adds of a tile for the `range` of k in which only some rows take part.
+///
+/// # Safety
+/// `a` and `b` have the rows and columns of the tile up to the end of the range.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "the inner loop of `tile`, which must be inlined there")]
+unsafe fn ragged<S: Simd, const ROWS: usize, const VECTORS: usize>(
+    simd: S,
+    sums: &mut [[S::f32s; VECTORS]; ROWS],
+    range: std::ops::Range<usize>,
+    [a_row, a_column]: [usize; 2],
+    a: *const f32,
+    b: *const f32,
+    from: &[usize; ROWS],
+    to: &[usize; ROWS],
+) {
+    for k in range {
+        let now = simd.splat_u32s(k as u32);
+        // SAFETY: the caller's promise.
+        unsafe {
+            let b = vectors::<S, VECTORS>(b.add(k * VECTORS * S::F32_LANES));
+            for r in 0..ROWS {
+                // A selection, not a branch (the pattern is too irregular to predict) nor a factor of 0 (NaN).
+                let begun = simd.less_than_or_equal_u32s(simd.splat_u32s(from[r] as u32), now);
+                let takes_part = simd.and_m32s(begun, simd.less_than_u32s(now, simd.splat_u32s(to[r] as u32)));
+                let a = simd.splat_f32s(*a.add(r * a_row + k * a_column));
+                for v in 0..VECTORS {
+                    let sum = simd.mul_add_f32s(a, b[v], sums[r][v]);
+                    sums[r][v] = simd.select_f32s(takes_part, sum, sums[r][v]);
+                }
             }
         }
     }

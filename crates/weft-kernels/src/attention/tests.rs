@@ -4,7 +4,7 @@ use burn_flex::FlexTensor;
 use proptest::prelude::*;
 
 use super::cpu::{Call, Saved, Sizes};
-use super::memory::{Operand, Target};
+use super::memory::Operand;
 use super::reference::{Inputs, plain, truth};
 use super::*;
 use crate::simd::Level;
@@ -68,14 +68,11 @@ impl Case {
 
     /// The result and the gradients of q and kv.
     fn both(&self, level: Level, q: &[f32], kv: &[f32], dout: &[f32]) -> [Vec<f32>; 3] {
-        let (call, hidden) = (self.call(q, kv), self.hidden());
+        let call = self.call(q, kv);
         let (out, kept) = cpu::forward(level, &call, true);
-        let (mut dq, mut dkv) = (vec![0.0; q.len()], vec![0.0; kv.len()]);
-        let dk = Target::new(&mut dkv, self.k_time * 2 * hidden, 2 * hidden);
-        let targets = [Target::new(&mut dq, self.q_time * hidden, hidden), dk, dk.skip(hidden)];
-        let rows = |data| Operand { data, ..call.q };
-        let saved = Saved { statistics: kept.as_deref().unwrap(), dout: rows(dout) };
-        cpu::backward(level, &call, &saved, targets);
+        let dout = Operand { data: dout, ..call.q };
+        let saved = Saved { statistics: kept.as_deref().unwrap(), dout };
+        let [dq, dkv] = cpu::cross_backward(level, &call, &saved);
         [out, dq, dkv]
     }
 

@@ -4,9 +4,9 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::kernel::{self, Shape, Target};
+use super::kernel::{self, Origin, Shape, Target};
 use super::pack::{self, Packed, Scratch};
-use super::{DEPTH, Matrix, strip};
+use super::{DEPTH, Matrix, Start, strip};
 use crate::simd::Level;
 
 /// Rows of the left matrix that are packed at once: 112 rows of a depth of 256 are 120 KiB, which stay in the
@@ -25,7 +25,10 @@ pub(crate) fn multiply(level: Level, a: Matrix<'_>, b: &Packed, c: &mut [f32], c
     assert!(c_stride >= cols || rows == 1, "gemm: rows of {cols} values at a distance of {c_stride}");
     assert!((rows - 1) * c_stride + cols <= c.len(), "gemm: {rows} x {cols} results into {} values", c.len());
     // SAFETY: the lines above.
-    unsafe { run(level, a, Right::Packed(b), 0..cols, c.as_mut_ptr(), c_stride, accumulate) };
+    unsafe {
+        let start = if accumulate { Start::Result } else { Start::Zeros };
+        run(level, a, Right::Packed(b), 0..cols, c.as_mut_ptr(), c_stride, start);
+    }
 }
 
 /// `a b` into new memory, rows without gaps, on the calling thread.
@@ -40,7 +43,7 @@ pub(crate) fn multiply_new<'a>(
     let c = room.as_mut_ptr().cast::<f32>();
     // SAFETY: there is room for the result, and `run` writes every value of it.
     unsafe {
-        run(level, a, Right::Packed(b), 0..cols, c, cols, false);
+        run(level, a, Right::Packed(b), 0..cols, c, cols, Start::Zeros);
         std::slice::from_raw_parts_mut(c, room.len())
     }
 }
@@ -77,7 +80,7 @@ impl Right<'_> {
 ///
 /// # Safety
 /// `a.rows` rows of `columns.len()` values at a distance of `c_stride` may be written at `c`, and nobody else
-/// reads or writes them meanwhile.
+/// reads or writes them meanwhile. They hold values if `begin` is `Start::Result`.
 pub(super) unsafe fn run(
     level: Level,
     a: Matrix<'_>,
@@ -85,7 +88,7 @@ pub(super) unsafe fn run(
     columns: Range<usize>,
     c: *mut f32,
     c_stride: usize,
-    accumulate: bool,
+    begin: Start<'_>,
 ) {
     let (rows, inner) = (a.rows, a.cols);
     a.check();
@@ -95,17 +98,30 @@ pub(super) unsafe fn run(
         Right::Packed(packed) => packed.check(level),
         Right::Plain(matrix) => matrix.check(),
     }
-    if inner == 0 && !accumulate {
+    if let Start::Columns(values) = begin {
+        assert_eq!(values.len(), right.cols(), "gemm: one value to begin with for each column");
+    }
+    if inner == 0 {
         for row in 0..rows {
             // SAFETY: the caller's promise.
-            unsafe { c.add(row * c_stride).write_bytes(0, columns.len()) };
+            unsafe {
+                let c = c.add(row * c_stride);
+                match begin {
+                    Start::Zeros => c.write_bytes(0, columns.len()),
+                    Start::Columns(values) => {
+                        values[columns.clone()].as_ptr().copy_to_nonoverlapping(c, columns.len());
+                    }
+                    Start::Result => {}
+                }
+            }
         }
+        return;
     }
     let (mut columns, mut c) = (columns, c);
     if let Right::Plain(b) = right {
         // SAFETY: the caller's promise.
         unsafe {
-            let done = strip::run(level, a, b, columns.clone(), c, c_stride, accumulate);
+            let done = strip::run(level, a, b, columns.clone(), c, c_stride, begin);
             columns.start += done;
             c = c.add(done);
         }
@@ -142,13 +158,18 @@ pub(super) unsafe fn run(
                     for (panel, values) in panels.chunks_exact(steps * width).enumerate() {
                         let column = panel * width;
                         for tile in tiles.iter() {
-                            let target = Target {
-                                // SAFETY: within the rows and columns that the caller promises.
-                                first: unsafe { c.add((first + tile.first) * c_stride + column) },
-                                stride: c_stride,
-                                width: width.min(columns.len() - column),
-                                add: accumulate || start > 0,
+                            // SAFETY: within the rows and columns that the caller promises.
+                            let c = unsafe { c.add((first + tile.first) * c_stride + column) };
+                            let start = match begin {
+                                Start::Result => Some(Origin { first: c, stride: c_stride }),
+                                _ if start > 0 => Some(Origin { first: c, stride: c_stride }),
+                                Start::Columns(values) => {
+                                    Some(Origin { first: values[columns.start + column..].as_ptr(), stride: 0 })
+                                }
+                                Start::Zeros => None,
                             };
+                            let width = width.min(columns.len() - column);
+                            let target = Target { first: c, stride: c_stride, width, start };
                             // SAFETY: as above.
                             unsafe { kernel::tile(level, &tile, values, steps, target) };
                         }

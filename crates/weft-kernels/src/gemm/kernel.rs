@@ -48,14 +48,22 @@ pub(super) struct Target {
     pub stride: usize,
     /// Columns of the panel that are real.
     pub width: usize,
-    /// Whether to add to what is there.
-    pub add: bool,
+    /// What the chains begin with; zeros if there is nothing.
+    pub start: Option<Origin>,
+}
+
+/// The first of the values that chains begin with.
+#[derive(Clone, Copy)]
+pub(super) struct Origin {
+    pub first: *const f32,
+    /// From a row to the next; 0 if all rows begin alike.
+    pub stride: usize,
 }
 
 /// Multiplies a tile of the left matrix with a panel of the right one.
 ///
 /// # Safety
-/// The rows and columns of the target may be written.
+/// The rows and columns of the target may be written, and those of its start be read.
 #[inline]
 pub(super) unsafe fn tile(level: Level, tile: &Tile<'_>, panel: &[f32], steps: usize, target: Target) {
     let shape = Shape::of(level);
@@ -71,13 +79,14 @@ pub(super) unsafe fn tile(level: Level, tile: &Tile<'_>, panel: &[f32], steps: u
     let rows = (0..tile.rows).zip(buffer.chunks_exact_mut(full));
     // SAFETY: the buffer holds the largest tile, the target is the caller's promise.
     unsafe {
-        if target.add {
+        if let Some(start) = target.start {
             for (row, buffer) in rows {
-                let from = target.first.add(row * target.stride);
-                from.copy_to_nonoverlapping(buffer.as_mut_ptr(), target.width);
+                start.first.add(row * start.stride).copy_to_nonoverlapping(buffer.as_mut_ptr(), target.width);
             }
         }
-        let inner = Target { first: buffer.as_mut_ptr(), stride: full, width: full, add: target.add };
+        let first = buffer.as_mut_ptr();
+        let start = target.start.map(|_| Origin { first, stride: full });
+        let inner = Target { first, stride: full, width: full, start };
         dispatch(level, tile, panel, steps, inner);
         for (row, buffer) in (0..tile.rows).zip(buffer.chunks_exact(full)) {
             buffer.as_ptr().copy_to_nonoverlapping(target.first.add(row * target.stride), target.width);
@@ -89,10 +98,10 @@ pub(super) unsafe fn tile(level: Level, tile: &Tile<'_>, panel: &[f32], steps: u
 ///
 /// # Safety
 /// The tile holds its rows of `steps` values, `panel` as many rows of a full width, and the target may be
-/// written in full width.
+/// written, and its start read, in full width.
 unsafe fn dispatch(level: Level, tile: &Tile<'_>, panel: &[f32], steps: usize, target: Target) {
     let (a, b) = (tile.values.as_ptr(), panel.as_ptr());
-    let operation = Operation { steps, a, b, c: target.first, c_stride: target.stride, accumulate: target.add };
+    let operation = Operation { steps, a, b, c: target.first, c_stride: target.stride, start: target.start };
     macro_rules! by_rows {
         ($simd:expr, $vectors:literal, $($rows:literal)*) => {
             match (tile.rows, tile.order) {
@@ -121,7 +130,7 @@ struct Operation {
     b: *const f32,
     c: *mut f32,
     c_stride: usize,
-    accumulate: bool,
+    start: Option<Origin>,
 }
 
 /// One tile: `ROWS` rows of `VECTORS` vectors; the left values lie `ROW_STRIDE` and `STEP_STRIDE` apart.
@@ -134,14 +143,14 @@ impl<const ROWS: usize, const VECTORS: usize, const ROW_STRIDE: usize, const STE
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Operation { steps, mut a, mut b, c, c_stride, accumulate } = self.0;
+        let Operation { steps, mut a, mut b, c, c_stride, start } = self.0;
         let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
         // SAFETY: `dispatch` promises that the three operands hold what is read and written here.
         unsafe {
-            if accumulate {
+            if let Some(Origin { first, stride }) = start {
                 for i in 0..ROWS {
                     for v in 0..VECTORS {
-                        sums[i][v] = load(simd, c.add(i * c_stride + v * S::F32_LANES));
+                        sums[i][v] = load(simd, first.add(i * stride + v * S::F32_LANES));
                     }
                 }
             }

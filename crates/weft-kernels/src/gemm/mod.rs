@@ -23,6 +23,17 @@ pub(crate) use parallel::{Block, Row, new_product, new_product_with};
 /// 32 columns is 32 KiB and stays in the first-level cache while tiles of rows pass by.
 const DEPTH: usize = 256;
 
+/// What the chains of a product begin with.
+#[derive(Debug, Clone, Copy)]
+enum Start<'a> {
+    /// Nothing.
+    Zeros,
+    /// What is in their place.
+    Result,
+    /// A value for each column, so that a bias costs nothing.
+    Columns(&'a [f32]),
+}
+
 /// A view of a matrix: element `(i, j)` is `data[i * row_stride + j * col_stride]`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Matrix<'a> {

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::blocked::{self, Right};
 use super::kernel::Shape;
-use super::{Matrix, Packed};
+use super::{Matrix, Packed, Start};
 use crate::fresh::Fresh;
 use crate::simd::Level;
 
@@ -35,21 +35,23 @@ const SERIAL_VALUES: usize = 1 << 16;
 /// `c = a b`, or `c += a b` if `accumulate`; `c` is row-major without gaps.
 pub(crate) fn product(level: Level, a: Matrix<'_>, b: Matrix<'_>, c: &mut [f32], accumulate: bool) {
     assert_eq!(c.len(), a.rows * b.cols, "gemm: {} x {} results into {} values", a.rows, b.cols, c.len());
+    let begin = if accumulate { Start::Result } else { Start::Zeros };
     // SAFETY: `c` has room for the result.
-    unsafe { run(level, a, b, c.as_mut_ptr(), None, accumulate, |_| {}) };
+    unsafe { run(level, a, b, c.as_mut_ptr(), None, begin, |_| {}) };
 }
 
 /// `a b`, row-major.
 pub(crate) fn new_product(level: Level, a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
-    new_product_with(level, a, b, false, |_| {}).0
+    new_product_with(level, a, b, None, false, |_| {}).0
 }
 
-/// `a b` after `finish` has seen and changed each part of it, while the part is in the cache; and, if `side` is
-/// set, a second result of the same size that `finish` writes beside the first.
+/// `a b`, plus `bias` in each row, after `finish` has seen and changed each part of it, while the part is in the
+/// cache; and, if `side` is set, a second result of the same size that `finish` writes beside the first.
 pub(crate) fn new_product_with(
     level: Level,
     a: Matrix<'_>,
     b: Matrix<'_>,
+    bias: Option<&[f32]>,
     side: bool,
     finish: impl Fn(&mut Block<'_>) + Sync,
 ) -> (Vec<f32>, Option<Vec<f32>>) {
@@ -60,20 +62,20 @@ pub(crate) fn new_product_with(
     let to_side = beside.as_mut().map(|beside| beside.room().as_mut_ptr().cast());
     // SAFETY: both have room for the result, and `run` writes every value of both.
     unsafe {
-        run(level, a, b, to, to_side, false, finish);
+        run(level, a, b, to, to_side, bias.map_or(Start::Zeros, Start::Columns), finish);
         (values.filled(count), beside.map(|beside| beside.filled(count)))
     }
 }
 
 /// # Safety
-/// `c` and `side` have room for `a.rows * b.cols` values; `c` holds values if `accumulate`.
+/// `c` and `side` have room for `a.rows * b.cols` values; `c` holds values if `begin` is `Start::Result`.
 unsafe fn run(
     level: Level,
     a: Matrix<'_>,
     b: Matrix<'_>,
     c: *mut f32,
     side: Option<*mut f32>,
-    accumulate: bool,
+    begin: Start<'_>,
     finish: impl Fn(&mut Block<'_>) + Sync,
 ) {
     let (rows, inner, cols) = (a.rows, a.cols, b.cols);
@@ -116,7 +118,7 @@ unsafe fn run(
             // SAFETY: parts cover disjoint rows and columns within the room that the caller promises.
             unsafe {
                 let c = target.at(first);
-                blocked::run(level, a, right, columns.clone(), c, cols, accumulate);
+                blocked::run(level, a, right, columns.clone(), c, cols, begin);
                 let side = side.as_ref().map(|side| side.at(first));
                 let (rows, first_col, cols) = (first_row..end_row, columns.start, columns.len());
                 let mut block = Block { values: c, side, stride, rows, first_col, cols, result: PhantomData };

@@ -7,7 +7,8 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::Matrix;
+use super::kernel::Origin;
+use super::{Matrix, Start};
 use crate::simd::Level;
 
 /// Rows at most: with more, copying a panel to the first-level cache costs less than it saves.
@@ -17,7 +18,8 @@ const MOST_ROWS: usize = 4;
 /// blocked product, as is everything where `b` has no contiguous rows or `a` too many.
 ///
 /// # Safety
-/// `a.rows` rows of `columns.len()` values at a distance of `c_stride` may be written at `c`.
+/// `a.rows` rows of `columns.len()` values at a distance of `c_stride` may be written at `c`, and hold values if
+/// `begin` is `Start::Result`.
 pub(super) unsafe fn run(
     level: Level,
     a: Matrix<'_>,
@@ -25,7 +27,7 @@ pub(super) unsafe fn run(
     columns: Range<usize>,
     c: *mut f32,
     c_stride: usize,
-    accumulate: bool,
+    begin: Start<'_>,
 ) -> usize {
     if a.rows == 0 || a.rows > MOST_ROWS || b.col_stride != 1 || a.cols == 0 {
         return 0;
@@ -43,7 +45,11 @@ pub(super) unsafe fn run(
         b_stride: b.row_stride,
         c,
         c_stride,
-        accumulate,
+        start: match begin {
+            Start::Zeros => None,
+            Start::Result => Some(Origin { first: c, stride: c_stride }),
+            Start::Columns(values) => Some(Origin { first: values[columns.clone()].as_ptr(), stride: 0 }),
+        },
         columns: columns.len(),
     };
     macro_rules! by_rows {
@@ -77,7 +83,7 @@ struct Strip {
     b_stride: usize,
     c: *mut f32,
     c_stride: usize,
-    accumulate: bool,
+    start: Option<Origin>,
     columns: usize,
 }
 
@@ -106,16 +112,17 @@ impl<const ROWS: usize, const VECTORS: usize> WithSimd for Rows<ROWS, VECTORS> {
 /// The strip lies within the columns.
 #[inline(always)]
 unsafe fn one<S: Simd, const ROWS: usize, const VECTORS: usize>(simd: S, strip: &Strip, first: usize) {
-    let Strip { steps, mut a, row_stride, step_stride, b, b_stride, c, c_stride, accumulate, .. } = *strip;
+    let Strip { steps, mut a, row_stride, step_stride, b, b_stride, c, c_stride, start, .. } = *strip;
     let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
     // SAFETY: `run` asserted that both operands hold what is read, and was promised that the result may be written.
     unsafe {
         let mut b = b.add(first);
         let c = |row: usize, v: usize| c.add(row * c_stride + first + v * S::F32_LANES).cast::<S::f32s>();
-        if accumulate {
+        if let Some(start) = start {
             for row in 0..ROWS {
                 for v in 0..VECTORS {
-                    sums[row][v] = c(row, v).read_unaligned();
+                    let from = start.first.add(row * start.stride + first + v * S::F32_LANES);
+                    sums[row][v] = from.cast::<S::f32s>().read_unaligned();
                 }
             }
         }

@@ -4,15 +4,19 @@ use super::*;
 use crate::simd::Level;
 use crate::testing::{assert_as_exact, normal};
 
-/// `a b` by three loops, in `f64` and in `f32`.
-fn plain(a: Matrix<'_>, b: Matrix<'_>) -> (Vec<f64>, Vec<f32>) {
+/// `start + a b` by three loops: in `f64`, and in `f32` with and without fused multiply-adds, whichever is worse.
+fn plain(start: f32, a: Matrix<'_>, b: Matrix<'_>) -> (Vec<f64>, Vec<f32>) {
     let (mut truth, mut single) = (Vec::new(), Vec::new());
     for i in 0..a.rows {
         for j in 0..b.cols {
             let terms = (0..a.cols)
                 .map(|k| (a.data[i * a.row_stride + k * a.col_stride], b.data[k * b.row_stride + j * b.col_stride]));
-            truth.push(terms.clone().map(|(x, y)| f64::from(x) * f64::from(y)).sum());
-            single.push(terms.map(|(x, y)| x * y).sum());
+            let exact = terms.clone().map(|(x, y)| f64::from(x) * f64::from(y)).sum::<f64>() + f64::from(start);
+            let fused = terms.clone().fold(start, |sum, (x, y)| x.mul_add(y, sum));
+            let apart = terms.fold(start, |sum, (x, y)| sum + x * y);
+            let off = |x: f32| (f64::from(x) - exact).abs();
+            truth.push(exact);
+            single.push(if off(fused) > off(apart) { fused } else { apart });
         }
     }
     (truth, single)
@@ -41,7 +45,7 @@ proptest! {
     ) {
         let (a, b) = (normal(seed, rows * inner), normal(seed + 1, inner * cols));
         let (a, b) = (view(&a, rows, inner, ta), view(&b, inner, cols, tb));
-        let (truth, single) = plain(a, b);
+        let (truth, single) = plain(0.0, a, b);
         for level in Level::available() {
             let c = packed_product(level, a, b);
             assert_as_exact(level.name(), &c, &single, &truth, 2.0);
@@ -51,8 +55,7 @@ proptest! {
             let gaps = sum.chunks(cols + 3).all(|row| row[cols..].iter().all(|&x| x == 0.5));
             prop_assert!(gaps, "{}: wrote between the rows", level.name());
             let sum: Vec<f32> = sum.chunks(cols + 3).flat_map(|row| row[..cols].to_vec()).collect();
-            let shifted: Vec<f64> = truth.iter().map(|x| x + 0.5).collect();
-            let shifted_single: Vec<f32> = single.iter().map(|x| x + 0.5).collect();
+            let (shifted, shifted_single) = plain(0.5, a, b);
             assert_as_exact(level.name(), &sum, &shifted_single, &shifted, 2.0);
         }
     }
@@ -114,7 +117,7 @@ fn the_number_of_threads_changes_no_bit() {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                 pool.install(|| {
                     product(level, a, b, &mut c, false);
-                    let (again, side) = new_product_with(level, a, b, true, |block| {
+                    let (again, side) = new_product_with(level, a, b, None, true, |block| {
                         let first_col = block.first_col;
                         while let Some(row) = block.next_row() {
                             row.side.unwrap().copy_from_slice(row.values);

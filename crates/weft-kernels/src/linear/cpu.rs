@@ -66,12 +66,13 @@ pub(super) fn forward(
 ) -> (Vec<f32>, Option<Vec<f32>>) {
     let Operands { x, weight, bias, residual } = operands;
     let x = Matrix::new(x, rows, weight.input());
-    if activation == Activation::None && dropout.is_none() && bias.is_none() && residual.is_none() && !slope {
-        return (new_product(level, x, weight.matrix), None);
-    }
     let columns = weight.output();
-    new_product_with(level, x, weight.matrix, slope, |block| {
-        level.run(Finish { block, columns, bias, residual, activation, dropout });
+    // The chains of the product begin with the bias, so that often nothing is left to do.
+    let nothing = activation == Activation::None && dropout.is_none() && residual.is_none() && !slope;
+    new_product_with(level, x, weight.matrix, bias, slope, |block| {
+        if !nothing {
+            level.run(Finish { block, columns, residual, activation, dropout });
+        }
     })
 }
 

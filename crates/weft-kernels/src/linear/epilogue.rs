@@ -17,7 +17,6 @@ pub(super) struct Finish<'a, 'b> {
     pub block: &'a mut Block<'b>,
     /// Columns of the whole result.
     pub columns: usize,
-    pub bias: Option<&'a [f32]>,
     /// Of the whole result.
     pub residual: Option<&'a [f32]>,
     pub activation: Activation,
@@ -49,9 +48,8 @@ impl WithSimd for Finish<'_, '_> {
 impl Finish<'_, '_> {
     #[inline(always)]
     fn rows<S: Simd>(self, simd: S, activate: impl Fn(S::f32s) -> (S::f32s, S::f32s)) {
-        let Self { block, columns, bias, residual, dropout, .. } = self;
+        let Self { block, columns, residual, dropout, .. } = self;
         let (first_col, cols) = (block.first_col, block.cols);
-        let bias = bias.map(|bias| &bias[first_col..][..cols]);
         while let Some(Row { index, values, mut side }) = block.next_row() {
             let start = index * columns + first_col;
             let residual = residual.map(|residual| &residual[start..][..cols]);
@@ -60,11 +58,7 @@ impl Finish<'_, '_> {
                 let range = at..at + values.len();
                 let indices = Dropout::indices(simd, start + at);
                 at = range.end;
-                let mut x = load(simd, values);
-                if let Some(bias) = bias {
-                    x = simd.add_f32s(x, load(simd, &bias[range.clone()]));
-                }
-                let (mut y, mut slope) = activate(x);
+                let (mut y, mut slope) = activate(load(simd, values));
                 if !dropout.is_none() {
                     y = dropout.apply(simd, indices, y);
                     if side.is_some() {

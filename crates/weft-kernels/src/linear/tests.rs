@@ -62,15 +62,21 @@ impl Case {
         reference::forward(self.sizes, operands, self.how.layout, self.how.activation, self.how.dropout)
     }
 
-    /// Straightforward `f32`: what the kernel may be at most twice as wrong as.
+    /// Straightforward `f32`, with and without fused multiply-adds, whichever is worse: what the kernel may be at most
+    /// twice as wrong as.
     fn plain(&self) -> Vec<f32> {
         let [rows, input, output] = self.sizes;
         let strides = if self.how.layout == WeightLayout::InOut { [output, 1] } else { [1, input] };
         let mut y = Vec::new();
         for row in 0..rows {
             for j in 0..output {
-                let terms = (0..input).map(|i| self.x[row * input + i] * self.weight[i * strides[0] + j * strides[1]]);
-                let sum = terms.sum::<f32>() + self.bias.as_ref().map_or(0.0, |bias| bias[j]);
+                let terms = (0..input).map(|i| (self.x[row * input + i], self.weight[i * strides[0] + j * strides[1]]));
+                let bias = self.bias.as_ref().map_or(0.0, |bias| bias[j]);
+                let exact = terms.clone().fold(f64::from(bias), |sum, (x, w)| sum + f64::from(x) * f64::from(w));
+                let fused = terms.clone().fold(bias, |sum, (x, w)| x.mul_add(w, sum));
+                let apart = terms.fold(bias, |sum, (x, w)| sum + x * w);
+                let off = |x: f32| (f64::from(x) - exact).abs();
+                let sum = if off(fused) > off(apart) { fused } else { apart };
                 let active = match self.how.activation {
                     Activation::None => sum,
                     Activation::Relu => sum.max(0.0),

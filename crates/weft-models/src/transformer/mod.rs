@@ -19,7 +19,7 @@ use burn::Tensor;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, TensorData};
 use weft_kernels::attention::{AttentionOptions, attention_weights, cross_attention, self_attention};
-use weft_kernels::cross_entropy::cross_entropy;
+use weft_kernels::cross_entropy::linear_cross_entropy;
 use weft_kernels::dropout::Dropout;
 use weft_kernels::embedding::{EmbeddingOptions, embedding};
 use weft_kernels::linear::{Activation, Epilogue, WeightLayout, linear};
@@ -249,12 +249,14 @@ impl Transformer {
         }
     }
 
+    /// The output matrix, `[vocab, hidden]`, and the constant that Marian's format adds to the logits.
+    fn head(&self) -> (Tensor<2>, Tensor<1>) {
+        let weight = self.lm_head.as_ref().map_or_else(|| self.target_table(), |head| head.weight.val());
+        (weight, self.final_logits_bias.val().squeeze_dim(0))
+    }
+
     fn logits<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        let weight = match &self.lm_head {
-            Some(head) => head.weight.val(),
-            None => self.target_table(),
-        };
-        let bias = self.final_logits_bias.val().squeeze_dim(0);
+        let (weight, bias) = self.head();
         linear(x, weight, WeightLayout::OutIn, Some(bias), Epilogue::default())
     }
 }
@@ -362,11 +364,11 @@ impl Translator for Transformer {
         noise: &mut Noise,
     ) -> Tensor<1> {
         let memory = self.encode_with(source, noise);
-        let logits = self.logits(self.decode_with(&memory, source, target_in, noise, |_, _| ()));
-        let [batch, time, vocab] = logits.dims();
-        let targets = target_out.ids.clone().reshape([batch * time]);
-        let ignore = Some(self.config.pad_token_id as i32);
-        cross_entropy(logits.reshape([batch * time, vocab]), targets, label_smoothing, ignore)
+        let x = self.decode_with(&memory, source, target_in, noise, |_, _| ());
+        let [batch, time, hidden] = x.dims();
+        let (x, targets) = (x.reshape([batch * time, hidden]), target_out.ids.clone().reshape([batch * time]));
+        let ((weight, bias), ignore) = (self.head(), Some(self.config.pad_token_id as i32));
+        linear_cross_entropy(x, weight, WeightLayout::OutIn, Some(bias), targets, label_smoothing, ignore)
     }
 
     /// The alignment is the last layer's attention to the source, the mean over its heads.

@@ -2,6 +2,10 @@
 //! queries at a time through scores, softmax and the product with the values, all in the second-level cache.
 #![expect(unsafe_code, reason = "tasks write disjoint columns of one tensor, which slices cannot express")]
 
+mod backward;
+
+use std::mem::MaybeUninit;
+
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -10,9 +14,11 @@ use super::memory::{Operand, Scratch, Target, pitch, with_scratch};
 use super::pack::{self, panels_size};
 use super::product::{Product, Ramp};
 use super::settings::{AttentionSettings, Sentence};
-use super::softmax::{self, RowGradient, RowStatistics, scale_to_base_two};
+use super::softmax::{self, RowStatistics, scale_to_base_two};
 use crate::dropout::Dropout;
+use crate::fresh::Fresh;
 use crate::simd::Level;
+pub(super) use backward::{Saved, cross_backward, self_backward};
 
 /// Queries per block: a multiple of both tile heights (8 and 6). Scores of 48 queries by 256 keys are 48 KiB.
 const BLOCK: usize = 48;
@@ -62,6 +68,7 @@ struct Head<'a> {
     dropout: Dropout,
     /// The index for dropout of query 0 and key 0, and how many indices a query has.
     index: usize,
+    q_time: usize,
     k_time: usize,
 }
 
@@ -81,6 +88,7 @@ impl<'a> Call<'a> {
             scale: scale_to_base_two(head_dim),
             dropout: self.settings.dropout,
             index: (batch * self.settings.num_heads + head) * q_time * k_time,
+            q_time,
             k_time,
         }
     }
@@ -89,7 +97,7 @@ impl<'a> Call<'a> {
     fn for_each(&self, queries_per_task: usize, task: impl Fn(usize, usize, usize) + Sync) {
         let Sizes { batch, q_time, k_time, head_dim } = self.sizes;
         let heads = self.settings.num_heads;
-        let parts = q_time.div_ceil(queries_per_task);
+        let parts = q_time.div_ceil(queries_per_task).max(1);
         let run = |i: usize| task(i / parts / heads, i / parts % heads, i % parts * queries_per_task);
         let count = batch * heads * parts;
         let products = 2 * batch * q_time * k_time * heads * head_dim;
@@ -107,14 +115,17 @@ pub(super) fn forward(level: Level, call: &Call<'_>, keep: bool) -> (Vec<f32>, O
     let Sizes { batch, q_time, head_dim, .. } = call.sizes;
     let heads = call.settings.num_heads;
     let hidden = heads * head_dim;
-    let mut out = vec![0.0; batch * q_time * hidden];
-    let mut kept = vec![0.0; if keep { batch * heads * q_time * 2 } else { 0 }];
-    let target = Target::new(&mut out, q_time * hidden, hidden);
-    let statistics = keep.then(|| Target::new(&mut kept, heads * q_time * 2, q_time * 2));
+    let out_size = batch * q_time * hidden;
+    let kept_size = if keep { batch * heads * q_time * 2 } else { 0 };
+    let (mut out, mut kept) = (Fresh::new(out_size), Fresh::new(kept_size));
+    let target = Target::new(out.room(), q_time * hidden, hidden);
+    let statistics = keep.then(|| Target::new(kept.room(), heads * q_time * 2, q_time * 2));
     call.for_each(QUERIES_PER_TASK, |batch, head, start| {
         let (head, number) = (call.head(batch, head), head);
         with_scratch(|scratch| level.run(Forward { scratch, head, batch, number, start, target, statistics }));
     });
+    // SAFETY: each task writes its head's columns and statistics of its queries, or of all that are left.
+    let (out, kept) = unsafe { (out.filled(out_size), kept.filled(kept_size)) };
     (out, keep.then_some(kept))
 }
 
@@ -122,44 +133,16 @@ pub(super) fn forward(level: Level, call: &Call<'_>, keep: bool) -> (Vec<f32>, O
 pub(super) fn weights(level: Level, call: &Call<'_>) -> Vec<f32> {
     let Sizes { batch, q_time, k_time, .. } = call.sizes;
     let heads = call.settings.num_heads;
-    let mut out = vec![0.0; batch * heads * q_time * k_time];
-    let target = Target::new(&mut out, heads * q_time * k_time, q_time * k_time);
+    let size = batch * heads * q_time * k_time;
+    let mut out = Fresh::new(size);
+    out.room().fill(MaybeUninit::new(0.0));
+    let target = Target::new(out.room(), heads * q_time * k_time, q_time * k_time);
     call.for_each(QUERIES_PER_TASK, |batch, number, start| {
         let head = Head { dropout: Dropout::NONE, ..call.head(batch, number) };
         with_scratch(|scratch| level.run(Weights { scratch, head, batch, number, start, target }));
     });
-    out
-}
-
-/// What the backward pass reads besides the call itself.
-#[derive(Clone, Copy)]
-pub(super) struct Saved<'a> {
-    /// What the forward pass kept of each row.
-    pub(super) statistics: &'a [f32],
-    /// The gradient of the result.
-    pub(super) dout: Operand<'a>,
-}
-
-/// Writes the gradients of q, k and v; rows past a sentence's length are left alone.
-pub(super) fn backward(level: Level, call: &Call<'_>, saved: &Saved<'_>, gradients: [Target<'_>; 3]) {
-    let Sizes { q_time, head_dim, .. } = call.sizes;
-    call.for_each(q_time.max(1), |batch, number, _| {
-        let statistics = &saved.statistics[(batch * call.settings.num_heads + number) * q_time * 2..][..q_time * 2];
-        let dout = saved.dout;
-        let column = number * head_dim;
-        with_scratch(|scratch| {
-            level.run(Backward {
-                scratch,
-                head: call.head(batch, number),
-                batch,
-                column,
-                dout: dout.from(batch, column),
-                dout_stride: dout.time_stride,
-                statistics,
-                gradients,
-            });
-        });
-    });
+    // SAFETY: it started as zeros.
+    unsafe { out.filled(size) }
 }
 
 impl Head<'_> {
@@ -244,32 +227,28 @@ impl WithSimd for Forward<'_> {
         let Forward { scratch, head, batch, number, start, target, statistics } = self;
         let (lanes, head_dim, sentence) = (S::F32_LANES, head.head_dim, head.sentence);
         let end = sentence.queries.min(start + QUERIES_PER_TASK);
-        // The last query sees most; a query that sees no key keeps its zeros.
-        if start >= end || sentence.seen(end - 1) == 0 {
+        let store = Store { target, statistics, batch, number, head_dim };
+        let last = head.q_time.min(start + QUERIES_PER_TASK);
+        // The last query sees most.
+        let keys = if start < end { sentence.seen(end - 1) } else { 0 };
+        if keys == 0 {
+            store.zero(start..last);
             return;
         }
-        let keys = sentence.seen(end - 1);
+        store.zero(end..last);
         let wide = head_dim.next_multiple_of(lanes);
         let (pitch, block) = (pitch(keys), head.block(keys).min(end - start));
-        let store = |query: usize, row: &[f32], kept: RowStatistics| {
-            // SAFETY: this task alone writes these queries of this head.
-            let to = unsafe { target.row(batch, query, number * head_dim, head_dim) };
-            scaled_copy(simd, to, row, kept.inverse_sum);
-            if let Some(statistics) = statistics {
-                // SAFETY: as above.
-                let to = unsafe { statistics.row(batch, number, query * 2, 2) };
-                to.copy_from_slice(&[kept.shift, kept.inverse_sum]);
-            }
-        };
         if sentence.queries <= few::MOST_QUERIES {
             let [scores, sums] = scratch.split([pitch, wide]);
             for query in start..end {
                 let seen = sentence.seen(query);
-                if seen > 0 {
+                if seen == 0 {
+                    store.zero(query..query + 1);
+                } else {
                     head.scores_in_place(simd, query, scores);
                     let kept = softmax::powers(simd, scores, seen, head.scale, head.dropout, head.first_index(query));
                     few::sums(simd, &scores[..seen], head.v, head.v_stride, &mut sums[..head_dim]);
-                    store(query, sums, kept);
+                    store.row(simd, query, sums, kept);
                 }
             }
             return;
@@ -306,7 +285,49 @@ impl WithSimd for Forward<'_> {
                 accumulate: false,
             });
             for (i, row) in sums.chunks_exact(wide).take(count).enumerate() {
-                store(first + i, row, kept[i]);
+                if sentence.seen(first + i) == 0 {
+                    store.zero(first + i..first + i + 1);
+                } else {
+                    store.row(simd, first + i, row, kept[i]);
+                }
+            }
+        }
+    }
+}
+
+/// Where one head of one sentence puts its results.
+struct Store<'a> {
+    target: Target<'a>,
+    statistics: Option<Target<'a>>,
+    batch: usize,
+    number: usize,
+    head_dim: usize,
+}
+
+impl Store<'_> {
+    /// Stores the row of `query`, which only the task that calls this may write.
+    #[inline(always)]
+    fn row<S: Simd>(&self, simd: S, query: usize, row: &[f32], kept: RowStatistics) {
+        let Self { batch, number, head_dim, .. } = *self;
+        // SAFETY: one task alone writes the queries that it takes of a head.
+        let to = unsafe { self.target.row(batch, query, number * head_dim, head_dim) };
+        scaled_copy(simd, to, row, kept.inverse_sum);
+        if let Some(statistics) = self.statistics {
+            // SAFETY: as above.
+            let to = unsafe { statistics.row(batch, number, query * 2, 2) };
+            to.copy_from_slice(&[MaybeUninit::new(kept.shift), MaybeUninit::new(kept.inverse_sum)]);
+        }
+    }
+
+    /// Zeros for `queries` that see no key or are padding; as for `row`.
+    fn zero(&self, queries: std::ops::Range<usize>) {
+        let Self { batch, number, head_dim, .. } = *self;
+        for query in queries {
+            // SAFETY: as for `row`.
+            unsafe { self.target.zero(batch, query..query + 1, number * head_dim, head_dim) };
+            if let Some(statistics) = self.statistics {
+                // SAFETY: as for `row`.
+                unsafe { statistics.row(batch, number, query * 2, 2) }.fill(MaybeUninit::new(0.0));
             }
         }
     }
@@ -353,141 +374,17 @@ impl WithSimd for Weights<'_> {
     }
 }
 
-struct Backward<'a> {
-    scratch: &'a mut Scratch,
-    head: Head<'a>,
-    batch: usize,
-    column: usize,
-    dout: &'a [f32],
-    dout_stride: usize,
-    statistics: &'a [f32],
-    gradients: [Target<'a>; 3],
-}
-
-impl WithSimd for Backward<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Backward { scratch, head, batch, column, dout, dout_stride, statistics, gradients } = self;
-        let [dq_target, dk_target, dv_target] = gradients;
-        let (lanes, head_dim, sentence) = (S::F32_LANES, head.head_dim, head.sentence);
-        let end = sentence.queries;
-        if end == 0 || sentence.seen(end - 1) == 0 {
-            return;
-        }
-        let keys = sentence.seen(end - 1);
-        let wide = head_dim.next_multiple_of(lanes);
-        let (pitch, block) = (pitch(keys), head.block(keys).min(end));
-        let (across, along) = (panels_size(head_dim, keys, lanes), panels_size(keys, head_dim, lanes));
-        let per_block = panels_size(block, head_dim, lanes);
-        let [k_across, v_across, k_along, q_along, dout_along, scores, products, dq, dk, dv] = scratch.split([
-            across,
-            across,
-            along,
-            per_block,
-            per_block,
-            block * pitch,
-            block * pitch,
-            block * wide,
-            keys * wide,
-            keys * wide,
-        ]);
-        pack::columns(simd, head.k, head.k_stride, keys, head_dim, k_across);
-        pack::columns(simd, head.v, head.v_stride, keys, head_dim, v_across);
-        pack::rows(simd, head.k, head.k_stride, keys, head_dim, k_along);
-        let k_across = Panels { values: k_across, count: keys, pitch };
-        let v_across = Panels { values: v_across, count: keys, pitch };
-        dk.fill(0.0);
-        dv.fill(0.0);
-        let plain_scale = (1.0 / (head_dim as f64).sqrt()) as f32;
-
-        for first in (0..end).step_by(block) {
-            let count = block.min(end - first);
-            let seen = Ramp { most: keys, ..sentence.seen_from(first) };
-            let last_seen = seen.at(count - 1);
-            if last_seen == 0 {
-                continue; // No query of this block sees a key: its gradient stays zero.
-            }
-            let dout = &dout[first * dout_stride..];
-            pack::rows(simd, &head.q[first * head.q_stride..], head.q_stride, count, head_dim, q_along);
-            pack::rows(simd, dout, dout_stride, count, head_dim, dout_along);
-            if end <= few::MOST_QUERIES {
-                // The same bits as in the forward pass, whose maximum and sum are used again below.
-                for (i, row) in scores.chunks_exact_mut(pitch).take(count).enumerate() {
-                    head.scores_in_place(simd, first + i, row);
-                }
-            } else {
-                head.scores(simd, first, count, &k_across, scores);
-            }
-            head.against_keys(simd, dout, dout_stride, first, count, &v_across, products);
-            let rows = scores.chunks_exact_mut(pitch).zip(products.chunks_exact_mut(pitch));
-            for (i, (scores, products)) in rows.take(count).enumerate() {
-                let query = first + i;
-                let row = RowGradient {
-                    statistics: RowStatistics { shift: statistics[query * 2], inverse_sum: statistics[query * 2 + 1] },
-                    scale: head.scale,
-                    dropout: head.dropout,
-                    index: head.first_index(query),
-                };
-                softmax::gradient(simd, scores, products, seen.at(i), &row);
-            }
-            simd.vectorize(Product {
-                a: products,
-                a_row: pitch,
-                a_column: 1,
-                b: k_along,
-                depth: keys,
-                columns: Ramp::flat(head_dim),
-                from: Ramp::flat(0),
-                to: seen,
-                c: dq,
-                c_row: wide,
-                rows: count,
-                accumulate: false,
-            });
-            for (i, row) in dq.chunks_exact(wide).take(count).enumerate() {
-                // SAFETY: this task alone writes these queries of this head.
-                let to = unsafe { dq_target.row(batch, first + i, column, head_dim) };
-                scaled_copy(simd, to, row, plain_scale);
-            }
-            for (a, b, c) in [(&*scores, &*dout_along, &mut *dv), (&*products, &*q_along, &mut *dk)] {
-                simd.vectorize(Product {
-                    a,
-                    a_row: 1,
-                    a_column: pitch,
-                    b,
-                    depth: count,
-                    columns: Ramp::flat(head_dim),
-                    from: sentence.viewers(first, count),
-                    to: Ramp::flat(count),
-                    c,
-                    c_row: wide,
-                    rows: last_seen,
-                    accumulate: true,
-                });
-            }
-        }
-        for (key, (dk, dv)) in dk.chunks_exact(wide).zip(dv.chunks_exact(wide)).enumerate() {
-            // SAFETY: this task alone writes the keys of this head.
-            scaled_copy(simd, unsafe { dk_target.row(batch, key, column, head_dim) }, dk, plain_scale);
-            // SAFETY: this task alone writes the values of this head.
-            scaled_copy(simd, unsafe { dv_target.row(batch, key, column, head_dim) }, dv, 1.0);
-        }
-    }
-}
-
 /// `to = factor * from`, for the values that `to` has.
 #[inline(always)]
-fn scaled_copy<S: Simd>(simd: S, to: &mut [f32], from: &[f32], factor: f32) {
-    let (to_vectors, to_rest) = S::as_mut_simd_f32s(to);
+fn scaled_copy<S: Simd>(simd: S, to: &mut [MaybeUninit<f32>], from: &[f32], factor: f32) {
+    let (to_vectors, to_rest) = S::as_uninit_mut_simd_f32s(to);
     let (from_vectors, _) = S::as_simd_f32s(from);
     let factors = simd.splat_f32s(factor);
-    for (to, &from) in to_vectors.iter_mut().zip(from_vectors) {
-        *to = simd.mul_f32s(from, factors);
-    }
     let done = to_vectors.len() * S::F32_LANES;
+    for (to, &from) in to_vectors.iter_mut().zip(from_vectors) {
+        to.write(simd.mul_f32s(from, factors));
+    }
     for (to, &from) in to_rest.iter_mut().zip(&from[done..]) {
-        *to = from * factor;
+        to.write(from * factor);
     }
 }
