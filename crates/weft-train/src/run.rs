@@ -110,7 +110,7 @@ impl Run {
         }
         let data = Data::prepare(&config, None)?;
         let begin = Begin::New { folder, device };
-        Self::build(config, *data, begin)
+        Self::build(config, data, begin)
     }
 
     /// Goes on with a run from its newest whole checkpoint. `overrides` may change the budget (`training.steps`,

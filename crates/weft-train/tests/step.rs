@@ -1,5 +1,7 @@
 //! One step: micro-batches against one large batch, and what is not finite.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers may fail as the test may")]
+
 mod support;
 
 use std::path::Path;
