@@ -1,6 +1,6 @@
 //! The training loop: schedule, optimizer, validation, checkpoints and exact resume.
 //!
-//! A run is a function of its configuration, its data and its seed. What the user does not fix is [`derive`]d; the full
+//! A run is a function of its configuration, its data and its seed. What the user does not fix is [derived](derive()); the full
 //! configuration is written into the run's folder. Here a Transformer learns to read numbers, and is used:
 //!
 //! ```

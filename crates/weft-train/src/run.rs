@@ -71,16 +71,16 @@ impl<M: Architecture + Send> AnyTrainer for Trainer<M> {
 
 /// Data for either kind of task.
 enum Data {
-    Translation(TranslationData),
-    Text(TextData),
+    Translation(Box<TranslationData>),
+    Text(Box<TextData>),
 }
 
 impl Data {
     fn prepare(config: &RunConfig, given: Option<(Tokenizer, Tokenizer)>) -> Result<Self, TrainError> {
         Ok(if config.model.architecture.is_translator() {
-            Self::Translation(TranslationData::prepare(config, given)?)
+            Self::Translation(Box::new(TranslationData::prepare(config, given)?))
         } else {
-            Self::Text(TextData::prepare(config, given.map(|(_, target)| target))?)
+            Self::Text(Box::new(TextData::prepare(config, given.map(|(_, target)| target))?))
         })
     }
 
@@ -140,12 +140,12 @@ impl Run {
     fn build(config: RunConfig, data: Data, begin: Begin<'_>) -> Result<Self, TrainError> {
         let (skipped, vocab_sizes) = (data.skipped(), data.vocab_sizes());
         let trainer = match (config.model.architecture, data) {
-            (ArchitectureKind::Transformer, Data::Translation(data)) => translator::<Transformer>(config, data, begin),
+            (ArchitectureKind::Transformer, Data::Translation(data)) => translator::<Transformer>(config, *data, begin),
             (ArchitectureKind::RnnEncoderDecoder, Data::Translation(data)) => {
-                translator::<RnnEncoderDecoder>(config, data, begin)
+                translator::<RnnEncoderDecoder>(config, *data, begin)
             }
-            (ArchitectureKind::RecurrentLm, Data::Text(data)) => language_model::<RecurrentLm>(config, data, begin),
-            (_, Data::Text(data)) => language_model::<Gpt>(config, data, begin),
+            (ArchitectureKind::RecurrentLm, Data::Text(data)) => language_model::<RecurrentLm>(config, *data, begin),
+            (_, Data::Text(data)) => language_model::<Gpt>(config, *data, begin),
             (_, Data::Translation(_)) => unreachable!("language models are given text"),
         }?;
         Ok(Self { trainer, skipped, vocab_sizes })

@@ -1,6 +1,8 @@
 //! Ten losses of training from recorded weights, against what torch computed in f64 from the same weights and batches.
 //! `tests/reference/README.md` says how they were recorded.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers may fail as the test may")]
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 

@@ -1,5 +1,7 @@
 //! A run that was killed goes on as if it had not been, from the newest checkpoint that is whole.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers may fail as the test may")]
+
 mod support;
 
 use std::path::Path;

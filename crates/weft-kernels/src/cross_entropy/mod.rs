@@ -17,6 +17,8 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
+pub use linear::linear_cross_entropy;
+
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::tensor::Int;

@@ -1,5 +1,5 @@
 //! What a run is: data, tokenizer, model and training, each value known. A user writes only what they care about
-//! ([`Overrides`]); [`derive`](crate::derive) fills in the rest.
+//! ([`Overrides`]); [`derive`](crate::derive()) fills in the rest.
 
 mod overrides;
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Tiny corpora and runs that take a second.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers may fail as the test may")]
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use burn::tensor::Device;
 use weft_train::{Event, Facts, Overrides, Run, RunConfig, TrainError, derive};
 
 /// A pseudo-random sequence without a dependency.
-pub fn numbers(seed: u64) -> impl FnMut(u64) -> u64 {
+pub(crate) fn numbers(seed: u64) -> impl FnMut(u64) -> u64 {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     move |bound| {
         state ^= state << 13;
@@ -20,7 +21,7 @@ pub fn numbers(seed: u64) -> impl FnMut(u64) -> u64 {
 }
 
 /// A TSV of words and the same reversed.
-pub fn reversal_corpus(folder: &Path, name: &str, pairs: usize, seed: u64) -> PathBuf {
+pub(crate) fn reversal_corpus(folder: &Path, name: &str, pairs: usize, seed: u64) -> PathBuf {
     let mut next = numbers(seed);
     let lines: String = (0..pairs)
         .map(|_| {
@@ -36,7 +37,7 @@ pub fn reversal_corpus(folder: &Path, name: &str, pairs: usize, seed: u64) -> Pa
 }
 
 /// Text with a simple rule: the alphabet over and over, from random starts.
-pub fn alphabet_text(folder: &Path, name: &str, lines: usize, seed: u64) -> PathBuf {
+pub(crate) fn alphabet_text(folder: &Path, name: &str, lines: usize, seed: u64) -> PathBuf {
     let mut next = numbers(seed);
     let text: String = (0..lines)
         .map(|_| {
@@ -50,7 +51,7 @@ pub fn alphabet_text(folder: &Path, name: &str, lines: usize, seed: u64) -> Path
 }
 
 /// A full configuration from `key = value` pairs, on top of what makes a run tiny.
-pub fn config(architecture: &str, train: &Path, validation: &Path, more: &[(&str, &str)]) -> RunConfig {
+pub(crate) fn config(architecture: &str, train: &Path, validation: &Path, more: &[(&str, &str)]) -> RunConfig {
     let mut overrides = Overrides::new();
     let quoted = |path: &Path| format!("[{:?}]", path.display().to_string());
     let mut set = |key: &str, value: &str| overrides.set(key, value, "test").unwrap();
@@ -77,25 +78,25 @@ pub fn config(architecture: &str, train: &Path, validation: &Path, more: &[(&str
 }
 
 /// Starts a run on the CPU.
-pub fn start(config: &RunConfig, folder: &Path) -> Result<Run, TrainError> {
+pub(crate) fn start(config: &RunConfig, folder: &Path) -> Result<Run, TrainError> {
     Run::start(config.clone(), folder, &Device::flex())
 }
 
 /// Resumes a run on the CPU and returns the events of that.
-pub fn resume(folder: &Path) -> Result<(Run, Vec<Event>), TrainError> {
+pub(crate) fn resume(folder: &Path) -> Result<(Run, Vec<Event>), TrainError> {
     let mut events = Vec::new();
     let run = Run::resume(folder, &Overrides::new(), &Device::flex(), &mut |event: &Event| events.push(event.clone()))?;
     Ok((run, events))
 }
 
 /// Runs to the end.
-pub fn finish(mut run: Run) -> Run {
+pub(crate) fn finish(mut run: Run) -> Run {
     run.run(&AtomicBool::new(false), &mut |_| ()).unwrap();
     run
 }
 
 /// The lines of a run's metrics without their timings: what must not differ in a single digit.
-pub fn trace(run: &Path) -> Vec<String> {
+pub(crate) fn trace(run: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let strip = |line: &str| {
         let mut json: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).unwrap();
