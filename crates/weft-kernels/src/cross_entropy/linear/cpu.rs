@@ -161,12 +161,13 @@ impl Part<'_> {
     fn run(&self, rows: &[usize], x: &[f32], logits: &mut [f32], dx: &mut [f32], losses: &mut [f64]) {
         let Operands { bias, targets, hidden, vocab, options, .. } = self.operands;
         let level = self.level;
-        multiply(level, Matrix::new(x, rows.len(), hidden), self.forward, logits, vocab, false);
+        // The chains of the product begin with the bias, as those of the linear map do.
+        if let Some(bias) = bias {
+            logits.chunks_exact_mut(vocab).for_each(|logits| logits.copy_from_slice(bias));
+        }
+        multiply(level, Matrix::new(x, rows.len(), hidden), self.forward, logits, vocab, bias.is_some());
         let backward = self.wanted.x || self.wanted.weight || self.wanted.bias;
         for ((logits, loss), &row) in logits.chunks_exact_mut(vocab).zip(losses).zip(rows) {
-            if let Some(bias) = bias {
-                logits.iter_mut().zip(bias).for_each(|(logit, bias)| *logit += bias);
-            }
             let (sums, target) = (RowSums::new(level, logits, options), targets[row] as usize);
             *loss = sums.loss(logits, target, options);
             if backward {
