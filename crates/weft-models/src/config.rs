@@ -40,7 +40,7 @@ impl ConfigError {
             Self::Zero { field } => Some(format!("set `{field}` to 1 or more")),
             Self::Heads { width, .. } => {
                 let divisors: Vec<String> =
-                    (1..=64usize.min(*width)).filter(|n| width % n == 0).map(|n| n.to_string()).collect();
+                    (1..=64usize.min(*width)).filter(|&n| width.is_multiple_of(n)).map(|n| n.to_string()).collect();
                 Some(format!("numbers of heads that divide {width}: {}", divisors.join(", ")))
             }
             Self::Range { .. } => None,
@@ -62,7 +62,7 @@ pub(crate) fn divides(
 ) -> Result<(), ConfigError> {
     positive(field, heads)?;
     positive(width_field, width)?;
-    if width % heads == 0 { Ok(()) } else { Err(ConfigError::Heads { field, heads, width_field, width }) }
+    if width.is_multiple_of(heads) { Ok(()) } else { Err(ConfigError::Heads { field, heads, width_field, width }) }
 }
 
 /// A probability of dropping must lie in 0..1.

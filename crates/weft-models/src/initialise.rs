@@ -14,7 +14,7 @@ pub(crate) struct Initialiser {
 
 impl Initialiser {
     pub(crate) fn new(seed: u64, device: &Device) -> Self {
-        Self { state: seed ^ 0x5EED_0F_A11, device: device.clone() }
+        Self { state: seed ^ 0x0005_EED0_FA11, device: device.clone() }
     }
 
     fn uniform_value(&mut self) -> f64 {
