@@ -90,7 +90,7 @@ fn ragged_equals_alone<M: Translator>(model: &M) {
         }
         // By name: a target of one token leaves the upper layers of an attention decoder without a gradient.
         for gradient in named_gradients(model, &loss(&source, &target).backward()) {
-            let at = together.iter().position(|other| other.name == gradient.name).unwrap();
+            let at = together.iter().position(|other| other.name == gradient.name).expect("the same names");
             apart[at].iter_mut().zip(&gradient.values).for_each(|(sum, &value)| *sum += f64::from(value));
         }
     }
@@ -103,5 +103,5 @@ fn ragged_equals_alone<M: Translator>(model: &M) {
 }
 
 fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().try_to_vec().unwrap()
+    tensor.into_data().try_to_vec().expect("an f32 tensor")
 }

@@ -11,22 +11,22 @@ use weft_models::{
 };
 
 /// What was recorded of one case.
-pub struct Recording {
+pub(crate) struct Recording {
     name: String,
     tensors: HashMap<String, (Vec<usize>, Vec<f64>)>,
 }
 
 /// The folder of a case.
-pub fn folder(case: &str) -> PathBuf {
+pub(crate) fn folder(case: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/reference").join(case)
 }
 
 impl Recording {
-    pub fn read(case: &str) -> Self {
-        let bytes = std::fs::read(folder(case).join("expected.safetensors")).unwrap();
-        let file = SafeTensors::deserialize(&bytes).unwrap();
+    pub(crate) fn read(case: &str) -> Self {
+        let bytes = std::fs::read(folder(case).join("expected.safetensors")).expect("a recorded case");
+        let file = SafeTensors::deserialize(&bytes).expect("a whole file");
         let number = |bytes: &[u8], is_float: bool| {
-            let bytes = bytes.try_into().unwrap();
+            let bytes = bytes.try_into().expect("eight bytes");
             if is_float { f64::from_le_bytes(bytes) } else { i64::from_le_bytes(bytes) as f64 }
         };
         let tensors = file
@@ -93,7 +93,7 @@ impl Recording {
 }
 
 fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().try_to_vec().unwrap()
+    tensor.into_data().try_to_vec().expect("an f32 tensor")
 }
 
 /// Which entries of `[batch, time, width]` are not padding.
@@ -102,10 +102,10 @@ fn real(lengths: &[usize], time: usize, width: usize) -> impl Fn(usize) -> bool 
     move |i| i / width % time < lengths[i / width / time]
 }
 
-pub fn check_translator<M: Translator>(case: &str) {
+pub(crate) fn check_translator<M: Translator>(case: &str) {
     let recording = Recording::read(case);
     let device = Device::flex().autodiff();
-    let model: M = checkpoint::load(&folder(case), &device).unwrap();
+    let model: M = checkpoint::load(&folder(case), &device).expect("a whole checkpoint");
     let batch = |ids: &str, lengths: &str| Sequences::new(&recording.rows(ids, lengths), 0, &device);
     let source = batch("source_ids", "source_lengths");
     let (target_in, target_out) = (batch("target_in", "target_lengths"), batch("target_out", "target_lengths"));
@@ -153,10 +153,10 @@ fn steps_equal_forward<M: Translator>(model: &M, recording: &Recording) {
     }
 }
 
-pub fn check_language_model<M: LanguageModel>(case: &str) {
+pub(crate) fn check_language_model<M: LanguageModel>(case: &str) {
     let recording = Recording::read(case);
     let device = Device::flex().autodiff();
-    let model: M = checkpoint::load(&folder(case), &device).unwrap();
+    let model: M = checkpoint::load(&folder(case), &device).expect("a whole checkpoint");
     let rows = recording.rows("input_ids", "target_lengths");
     let targets = recording.rows("target_out", "target_lengths");
     let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
