@@ -102,7 +102,7 @@ impl GptConfig {
     }
 }
 
-/// The model: [`Gpt::transformer`] and, where it is not tied, an output matrix.
+/// The model: the blocks and, where it is not tied, an output matrix.
 #[derive(Module, Debug)]
 pub struct Gpt {
     transformer: Decoder,
