@@ -1,7 +1,7 @@
 //! Recurrent layers over a whole ragged sequence: plain RNN, LSTM and GRU, forward and backward.
 //!
-//! [1] Elman 1990; [2] Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000;
-//! [3] Cho et al., arXiv 1406.1078 (the GRU), whose second form, with the reset after the product, is cuDNN's and
+//! (1) Elman 1990; (2) Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000;
+//! (3) Cho et al., arXiv 1406.1078 (the GRU), whose second form, with the reset after the product, is cuDNN's and
 //! PyTorch's. `x` is the input's projection with its bias, `W` the recurrent weights, `b` their bias:
 //!
 //!   RNN          h' = tanh(x + h W + b)
