@@ -17,11 +17,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// Training frees and takes large blocks every step; mimalloc keeps them mapped.
-#[global_allocator]
-static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
+    weft_allocator::keep_freed_memory();
     match commands::run(cli::Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -21,10 +21,6 @@ use weft_kernels::Level;
 
 use protocol::{Answer, Request, Work};
 
-/// As in the `weft` binary: training frees and takes large blocks every step; mimalloc keeps them mapped.
-#[global_allocator]
-static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Weft's side of the benchmarks against its peers.
 #[derive(Debug, Parser)]
 #[command(version)]
@@ -58,6 +54,7 @@ enum Kind {
 }
 
 fn main() -> ExitCode {
+    weft_allocator::keep_freed_memory();
     let result = run(&Arguments::parse());
     let Err(error) = result else { return ExitCode::SUCCESS };
     // Nobody is left to be told if standard output is closed.
