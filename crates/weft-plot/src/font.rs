@@ -27,11 +27,17 @@ fn embedded_faces() -> &'static [FontRef<'static>] {
 /// The width of a line of text in pixels, a little on the generous side.
 pub(crate) fn text_width(text: &str, size: f64) -> f64 {
     let size_in_font = Size::new(size as f32);
+    let faces = embedded_faces();
+    // One letter that the first face lacks may send the whole line to another, wider one.
+    let one_face_does =
+        faces.first().is_some_and(|face| text.chars().all(|letter| face.charmap().map(letter).is_some()));
+    let candidates = if one_face_does { &faces[..1] } else { faces };
     let widths = text.chars().map(|letter| {
-        let known = embedded_faces().iter().find_map(|face| {
+        let widths = candidates.iter().filter_map(|face| {
             let glyph = face.charmap().map(letter)?;
             face.glyph_metrics(size_in_font, LocationRef::default()).advance_width(glyph)
         });
+        let known = widths.reduce(f32::max);
         match (known, letter.width().unwrap_or(0)) {
             (Some(width), _) => f64::from(width),
             (None, 0) => 0.0,
