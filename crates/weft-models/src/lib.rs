@@ -34,7 +34,7 @@ pub use layers::{CellKind, Noise};
 pub use parameters::{NamedParameter, named_gradients, named_parameters};
 
 /// What training and checkpoints need of a model.
-pub trait Architecture: Module + std::fmt::Debug {
+pub trait Architecture: Module + std::fmt::Debug + Sync {
     /// The contents of `config.json`.
     type Config: Clone + std::fmt::Debug + Serialize + DeserializeOwned;
 

@@ -1,6 +1,7 @@
 //! Beam search over many sentences side by side.
 
 use burn::Tensor;
+use rayon::prelude::*;
 use weft_decode::{BeamConfig, BeamSearch, DecodeError, Hypothesis};
 
 use crate::{Sequences, Translator};
@@ -24,14 +25,25 @@ pub fn translate<M: Translator>(
     config.validate()?;
     let mut order: Vec<usize> = (0..sources.len()).collect();
     order.sort_by_key(|&i| std::cmp::Reverse(sources[i].len()));
-    let mut results = vec![Vec::new(); sources.len()];
+    let mut batches = Vec::new();
     let mut rest = order.as_slice();
     while let Some(&longest) = rest.first() {
         let count = (SOURCE_TOKENS_PER_BATCH / sources[longest].len().max(1)).clamp(1, rest.len());
         let (batch, later) = rest.split_at(count);
         rest = later;
-        let texts: Vec<&[u32]> = batch.iter().map(|&i| sources[i].as_slice()).collect();
-        for (&i, hypotheses) in batch.iter().zip(translate_batch(model, &texts, config)?) {
+        batches.push(batch);
+    }
+    // A step is a row of small operations, too small to share among cores: each core takes a batch of its own.
+    let done: Vec<_> = batches
+        .par_iter()
+        .map(|batch| {
+            let texts: Vec<&[u32]> = batch.iter().map(|&i| sources[i].as_slice()).collect();
+            translate_batch(model, &texts, config)
+        })
+        .collect::<Result<_, _>>()?;
+    let mut results = vec![Vec::new(); sources.len()];
+    for (batch, hypotheses) in batches.iter().zip(done) {
+        for (&i, hypotheses) in batch.iter().zip(hypotheses) {
             results[i] = hypotheses;
         }
     }
