@@ -11,8 +11,9 @@ pub(crate) struct KeyValueCache {
     length: usize,
 }
 
-/// The first capacity; it doubles when it is full, so that appending costs constant time on average.
-const FIRST_CAPACITY: usize = 32;
+/// The first capacity; it doubles when it is full, so that appending costs constant time on average. Small, since a
+/// beam search copies the whole cache when its hypotheses change places.
+const FIRST_CAPACITY: usize = 8;
 
 impl KeyValueCache {
     pub(crate) fn new(rows: usize, hidden: usize, device: &Device) -> Self {
