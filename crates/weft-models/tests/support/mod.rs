@@ -16,6 +16,14 @@ pub(crate) struct Recording {
     tensors: HashMap<String, (Vec<usize>, Vec<f64>)>,
 }
 
+/// The devices to test: Flex, and with the `gpu` feature whatever WGSL device is there.
+pub(crate) fn devices() -> Vec<Device> {
+    #[cfg(not(feature = "gpu"))]
+    return vec![Device::flex()];
+    #[cfg(feature = "gpu")]
+    vec![Device::flex(), Device::webgpu(burn::tensor::DeviceKind::DefaultDevice)]
+}
+
 /// The folder of a case.
 pub(crate) fn folder(case: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/reference").join(case)
@@ -103,8 +111,12 @@ fn real(lengths: &[usize], time: usize, width: usize) -> impl Fn(usize) -> bool 
 }
 
 pub(crate) fn check_translator<M: Translator>(case: &str) {
+    devices().into_iter().for_each(|device| check_translator_on::<M>(case, &device));
+}
+
+fn check_translator_on<M: Translator>(case: &str, plain: &Device) {
     let recording = Recording::read(case);
-    let device = Device::flex().autodiff();
+    let device = plain.clone().autodiff();
     let model: M = checkpoint::load(&folder(case), &device).expect("a whole checkpoint");
     let batch = |ids: &str, lengths: &str| Sequences::new(&recording.rows(ids, lengths), 0, &device);
     let source = batch("source_ids", "source_lengths");
@@ -124,19 +136,18 @@ pub(crate) fn check_translator<M: Translator>(case: &str) {
     let gradients = loss.backward();
     recording.assert_gradients::<M>(&named_gradients(&model, &gradients), tokens);
 
-    steps_equal_forward(&model, &recording);
+    steps_equal_forward(&model, &recording, plain);
 }
 
 /// One token at a time gives what the whole target gives, alone and as hypotheses side by side.
-fn steps_equal_forward<M: Translator>(model: &M, recording: &Recording) {
-    let device = Device::flex();
+fn steps_equal_forward<M: Translator>(model: &M, recording: &Recording, device: &Device) {
     let model = model.valid();
     let (sources, targets) =
         (recording.rows("source_ids", "source_lengths"), recording.rows("target_in", "target_lengths"));
     let scale = recording.values("logits").iter().fold(0.0, |m: f64, v| m.max(v.abs())) as f32;
     for (source, target) in sources.iter().zip(&targets) {
-        let source = Sequences::new(&[source], 0, &device);
-        let (logits, _) = model.forward(&source, &Sequences::new(&[target], 0, &device));
+        let source = Sequences::new(&[source], 0, device);
+        let (logits, _) = model.forward(&source, &Sequences::new(&[target], 0, device));
         let whole = values(logits);
         let width = 3;
         let mut state = model.encode(&source, width);
@@ -154,8 +165,12 @@ fn steps_equal_forward<M: Translator>(model: &M, recording: &Recording) {
 }
 
 pub(crate) fn check_language_model<M: LanguageModel>(case: &str) {
+    devices().into_iter().for_each(|device| check_language_model_on::<M>(case, &device));
+}
+
+fn check_language_model_on<M: LanguageModel>(case: &str, plain: &Device) {
     let recording = Recording::read(case);
-    let device = Device::flex().autodiff();
+    let device = plain.clone().autodiff();
     let model: M = checkpoint::load(&folder(case), &device).expect("a whole checkpoint");
     let rows = recording.rows("input_ids", "target_lengths");
     let targets = recording.rows("target_out", "target_lengths");
