@@ -6,6 +6,9 @@ use pulp::{Simd, WithSimd};
 /// The most vectors that a panel may be wide.
 pub(crate) const MOST_VECTORS: usize = 4;
 
+/// Values of a panel that all rows pass before the next ones are read: 16 KiB, half of a first-level cache.
+const PANEL_IN_CACHE: usize = 4096;
+
 /// `out (+)= a * panel`, for `rows` rows of `a` and a panel of `vectors` vectors of columns.
 ///
 /// Every element is one chain of fused multiply-adds over the inner index in its order (that goes through
@@ -27,10 +30,12 @@ pub(crate) struct Product {
     pub(crate) chunks: usize,
     /// From a chunk to the next.
     pub(crate) chunk_stride: usize,
-    /// The panel's first element: for each inner index, `vectors` vectors.
+    /// The panel's first element.
     pub(crate) panel: *const f32,
     /// From one inner index to the next in the panel.
     pub(crate) panel_stride: usize,
+    /// From one vector to the next in the panel.
+    pub(crate) vector_stride: usize,
     /// Vectors of the panel that take part, at most [`MOST_VECTORS`].
     pub(crate) vectors: usize,
     /// For each row, `vectors` vectors.
@@ -60,6 +65,34 @@ impl WithSimd for Product {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
+        let most = (PANEL_IN_CACHE / (self.vectors * S::F32_LANES)).max(1);
+        if self.chunk * self.chunks <= most {
+            return self.rows(simd);
+        }
+        // Long chunks are cut, short ones taken together; the chains go on with what the part before left.
+        let (inner, together) = (most.min(self.chunk), (most / self.chunk).max(1));
+        let mut accumulate = self.accumulate;
+        for chunk in (0..self.chunks).step_by(together) {
+            for first in (0..self.chunk).step_by(inner) {
+                let part = Self {
+                    a: self.a.wrapping_add(chunk * self.chunk_stride + first * self.inner_stride),
+                    chunk: inner.min(self.chunk - first),
+                    chunks: together.min(self.chunks - chunk),
+                    panel: self.panel.wrapping_add((chunk * self.chunk + first) * self.panel_stride),
+                    accumulate,
+                    ..self
+                };
+                part.rows(simd);
+                accumulate = true;
+            }
+        }
+    }
+}
+
+impl Product {
+    /// All rows, in tiles; the panel is read once for each.
+    #[inline(always)]
+    fn rows<S: Simd>(self, simd: S) {
         // As many rows at once as leave a register for each accumulator, a row of the panel and a factor.
         let wide = S::REGISTER_COUNT >= 32;
         let most = match (self.vectors, wide) {
@@ -82,9 +115,7 @@ impl WithSimd for Product {
             }
         }
     }
-}
 
-impl Product {
     #[inline(always)]
     fn columns<S: Simd, const N: usize>(&self, simd: S, from: usize, rows: usize) {
         match rows {
@@ -117,14 +148,28 @@ impl Product {
             for chunk in 0..self.chunks {
                 let mut a = self.a.add(from * self.row_stride + chunk * self.chunk_stride);
                 for _ in 0..self.chunk {
-                    let mut row = [simd.splat_f32s(0.0); N];
-                    for (n, vector) in row.iter_mut().enumerate() {
-                        *vector = panel.add(n * S::F32_LANES).cast::<S::f32s>().read_unaligned();
-                    }
-                    for (m, sums) in sums.iter_mut().enumerate() {
-                        let factor = simd.splat_f32s(*a.add(m * self.row_stride));
-                        for (sum, &vector) in sums.iter_mut().zip(&row) {
-                            *sum = simd.mul_add_e_f32s(factor, vector, *sum);
+                    // The smaller side stays in registers: both together would not fit where there are sixteen.
+                    if M < N {
+                        let mut factors = [simd.splat_f32s(0.0); M];
+                        for (m, value) in factors.iter_mut().enumerate() {
+                            *value = simd.splat_f32s(*a.add(m * self.row_stride));
+                        }
+                        for n in 0..N {
+                            let vector = panel.add(n * self.vector_stride).cast::<S::f32s>().read_unaligned();
+                            for (sums, &factor) in sums.iter_mut().zip(&factors) {
+                                sums[n] = simd.mul_add_e_f32s(factor, vector, sums[n]);
+                            }
+                        }
+                    } else {
+                        let mut vectors = [simd.splat_f32s(0.0); N];
+                        for (n, value) in vectors.iter_mut().enumerate() {
+                            *value = panel.add(n * self.vector_stride).cast::<S::f32s>().read_unaligned();
+                        }
+                        for (m, sums) in sums.iter_mut().enumerate() {
+                            let factor = simd.splat_f32s(*a.add(m * self.row_stride));
+                            for (sum, &vector) in sums.iter_mut().zip(&vectors) {
+                                *sum = simd.mul_add_e_f32s(factor, vector, *sum);
+                            }
                         }
                     }
                     a = a.add(self.inner_stride);

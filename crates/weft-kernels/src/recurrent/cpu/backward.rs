@@ -9,7 +9,7 @@ use super::super::product::{MOST_VECTORS, Product};
 use super::super::schedule::Schedule;
 use super::super::team::{Buffer, Shared, Worker, load, prefetch, read, team, workers_for, write};
 use super::super::{Cell, Recurrence};
-use super::weights::weight_gradient;
+use super::weights::{Upstream, weight_gradient};
 use super::{ContextGradient, Results, lanes};
 use crate::simd::Level;
 
@@ -197,17 +197,15 @@ impl<C: ContextGradient> WithSimd for Walk<'_, C> {
         }
         let parts: &[_] =
             if before { &[(self.previous, 0..2), (self.scaled, 2..3)] } else { &[(self.previous, 0..gates)] };
-        weight_gradient(
-            simd,
-            self.schedule.total,
+        let total = self.schedule.total;
+        let upstream = Upstream {
+            values: self.dgates,
+            unit_stride: total * gates * lanes,
+            row_stride: gates * lanes,
             gates,
-            hidden,
-            units.clone(),
-            self.dgates,
-            parts,
-            hidden,
-            self.dweight,
-        );
+            total,
+        };
+        weight_gradient(simd, units.clone(), upstream, parts, hidden, hidden, self.dweight);
         self.context.finish(simd, worker, self.schedule, units.clone(), self.dinputs, self.previous);
         for (at, vector) in units.enumerate() {
             for gate in 0..gates {
@@ -246,6 +244,7 @@ impl<C: ContextGradient> Walk<'_, C> {
             chunk_stride: self.schedule.total * gates * lanes,
             panel: panels.panel(index).as_ptr(),
             panel_stride: width * lanes,
+            vector_stride: lanes,
             vectors: width,
             out,
             out_stride: width * lanes,
@@ -273,6 +272,7 @@ impl<C: ContextGradient> Walk<'_, C> {
             chunk_stride: 0,
             panel: panels.panel(index).as_ptr(),
             panel_stride: width * lanes,
+            vector_stride: lanes,
             vectors: width,
             out,
             out_stride: width * lanes,

@@ -142,6 +142,7 @@ impl<C: Context> WithSimd for Walk<'_, C> {
                         chunk_stride: 0,
                         panel: panels.panel(index).as_ptr(),
                         panel_stride: wide * lanes,
+                        vector_stride: lanes,
                         vectors: wide,
                         out: scratch[0].as_mut_ptr(),
                         out_stride: wide * lanes,

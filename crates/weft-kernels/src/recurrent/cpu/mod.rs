@@ -14,7 +14,7 @@ mod weights;
 pub(crate) use backward::backward;
 pub(crate) use context::{Context, ContextGradient, NoContext};
 pub(crate) use forward::forward;
-pub(crate) use weights::weight_gradient;
+pub(crate) use weights::{Upstream, weight_gradient};
 
 use pulp::{Simd, WithSimd};
 

@@ -8,7 +8,7 @@ use pulp::Simd;
 use super::super::super::rows::{RowGradients, attend_backward};
 use super::super::AttentiveRecurrence;
 use super::{Forward, Sizes, Weights};
-use crate::recurrent::cpu::{self, ContextGradient, Results, lanes, weight_gradient};
+use crate::recurrent::cpu::{self, ContextGradient, Results, Upstream, lanes, weight_gradient};
 use crate::recurrent::panels::{Panels, gate_columns, panel_width};
 use crate::recurrent::product::{MOST_VECTORS, Product};
 use crate::recurrent::schedule::Schedule;
@@ -201,8 +201,14 @@ impl ContextGradient for Attention<'_> {
             return; // the gradients are zero as they are
         }
         let lefts = [(self.contexts, 0..gates)];
-        weight_gradient(simd, total, gates, hidden, units, dinputs, &lefts, size, self.dcontext_weight);
-        self.query_weight_gradient(simd, worker, total, previous, [hidden, query_size], lanes);
+        let (unit_stride, row_stride) = (total * gates * lanes, gates * lanes);
+        let upstream = Upstream { values: dinputs, unit_stride, row_stride, gates, total };
+        weight_gradient(simd, units, upstream, &lefts, size, hidden, self.dcontext_weight);
+        let vectors = query_size.div_ceil(lanes);
+        let upstream =
+            Upstream { values: self.dqueries, unit_stride: lanes, row_stride: vectors * lanes, gates: 1, total };
+        let queries = worker.share(vectors);
+        weight_gradient(simd, queries, upstream, &[(previous, 0..1)], hidden, query_size, self.dquery_weight);
         for row in worker.share(schedule.order.len()) {
             self.values_backward(simd, schedule.order[row], schedule.lengths[row]);
         }
@@ -236,6 +242,7 @@ impl Attention<'_> {
                 chunk_stride: schedule.total * gates * lanes,
                 panel: local.panels.panel(index).as_ptr(),
                 panel_stride: width,
+                vector_stride: lanes,
                 vectors: units.len(),
                 out: scratch.as_mut_ptr(),
                 out_stride: width,
@@ -256,48 +263,6 @@ impl Attention<'_> {
                         self.dcontexts.store(simd, position * padded + start, lanes, sum);
                     }
                 }
-            }
-        }
-    }
-
-    /// The query weights' gradient: the states before the steps, times the queries' gradients.
-    #[inline(always)]
-    fn query_weight_gradient<S: Simd>(
-        &self,
-        simd: S,
-        worker: &Worker<'_>,
-        total: usize,
-        previous: Shared<'_>,
-        [hidden, query_size]: [usize; 2],
-        lanes: usize,
-    ) {
-        let vectors = query_size.div_ceil(lanes);
-        let mut sums = Buffer::new(hidden * MOST_VECTORS * lanes);
-        for panel in worker.share(vectors.div_ceil(MOST_VECTORS)) {
-            let (first, last) = (panel * MOST_VECTORS, ((panel + 1) * MOST_VECTORS).min(vectors));
-            let (from, to) = (first * lanes, (last * lanes).min(query_size));
-            let product = Product {
-                a: previous.at(0),
-                rows: hidden,
-                row_stride: 1,
-                inner_stride: hidden.next_multiple_of(lanes),
-                chunk: total,
-                chunks: 1,
-                chunk_stride: 0,
-                panel: self.dqueries.at(from),
-                panel_stride: vectors * lanes,
-                vectors: last - first,
-                out: sums.as_mut_ptr(),
-                out_stride: MOST_VECTORS * lanes,
-                accumulate: false,
-            };
-            // SAFETY: all steps are done: states and queries' gradients are only read.
-            unsafe { product.run(simd) };
-            for row in 0..hidden {
-                let sum = &sums[row * MOST_VECTORS * lanes..][..to - from];
-                // SAFETY: this worker's columns of the gradient.
-                unsafe { self.dquery_weight.slice_mut(row * query_size + from..row * query_size + to) }
-                    .copy_from_slice(sum);
             }
         }
     }
@@ -325,6 +290,7 @@ impl Attention<'_> {
                 chunk_stride: 0,
                 panel: self.dcontexts.at(sentence * time * vectors * lanes + from),
                 panel_stride: vectors * lanes,
+                vector_stride: lanes,
                 vectors: last - first,
                 out: sums.as_mut_ptr(),
                 out_stride: MOST_VECTORS * lanes,

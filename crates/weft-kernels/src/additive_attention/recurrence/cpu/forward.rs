@@ -111,6 +111,7 @@ impl Context for Attention<'_> {
                 chunk_stride: 0,
                 panel: panels.panel(index).as_ptr(),
                 panel_stride: units.len() * lanes,
+                vector_stride: lanes,
                 vectors: units.len(),
                 out: self.queries.at(first * padded_query + units.start * lanes),
                 out_stride: padded_query,
