@@ -27,6 +27,7 @@ mod in_place;
 pub mod layer_norm;
 pub mod linear;
 pub mod recurrent;
+pub mod select_rows;
 mod simd;
 #[cfg(test)]
 mod testing;
@@ -41,4 +42,5 @@ pub use embedding::{EmbeddingOptions, embedding};
 pub use layer_norm::layer_norm;
 pub use linear::{Activation, Epilogue, WeightLayout, linear};
 pub use recurrent::{Cell, RecurrentState, recurrent};
+pub use select_rows::select_rows;
 pub use simd::Level;

@@ -26,7 +26,7 @@ use weft_kernels::linear::{Activation, Epilogue, WeightLayout, linear};
 use crate::config::{ConfigError, divides, one_of, positive, probability};
 use crate::initialise::Initialiser;
 use crate::layers::{Embedding, LayerNorm, Linear, Noise};
-use crate::search::{KeyValueCache, token_column};
+use crate::search::{KeyValueCache, by_columns, stored_by_columns, token_column};
 use crate::{Architecture, LanguageModel};
 
 /// `config.json`, in the words of Hugging Face's `GPT2Config`.
@@ -107,6 +107,9 @@ impl GptConfig {
 pub struct Gpt {
     transformer: Decoder,
     lm_head: Option<Linear>,
+    /// A tied output matrix as decoding reads it; see [`Architecture::for_decoding`].
+    #[module(skip)]
+    decoding_head: Option<Tensor<2>>,
     #[module(skip)]
     config: GptConfig,
 }
@@ -189,7 +192,8 @@ impl Gpt {
     }
 
     fn logits(&self, x: Tensor<3>) -> Tensor<3> {
-        linear(x, self.head(), WeightLayout::OutIn, None, Epilogue::default())
+        let weight = self.decoding_head.clone().unwrap_or_else(|| self.head());
+        linear(x, weight, WeightLayout::OutIn, None, Epilogue::default())
     }
 
     /// What the output matrix reads, `[batch, time, hidden]`.
@@ -259,11 +263,16 @@ impl Architecture for Gpt {
         let ln_f = LayerNorm::new(hidden, config.layer_norm_epsilon, init);
         let lm_head = (!config.tie_word_embeddings)
             .then(|| Linear { weight: init.normal([config.vocab_size, hidden], deviation), bias: None });
-        Self { transformer: Decoder { wte, wpe, h, ln_f }, lm_head, config: config.clone() }
+        Self { transformer: Decoder { wte, wpe, h, ln_f }, lm_head, decoding_head: None, config: config.clone() }
     }
 
     fn config(&self) -> &GptConfig {
         &self.config
+    }
+
+    fn for_decoding(self) -> Self {
+        let decoding_head = self.lm_head.is_none().then(|| stored_by_columns(self.head()));
+        Self { decoding_head, ..by_columns(self) }
     }
 
     /// Matrices decay, embeddings included; biases and layer norms do not.

@@ -67,6 +67,12 @@ pub trait Architecture: Module + std::fmt::Debug + Sync {
     /// The configuration.
     fn config(&self) -> &Self::Config;
 
+    /// The same model with its weights laid out for decoding: the same results, bit for bit, and faster steps. It is
+    /// neither to be trained nor to be saved.
+    fn for_decoding(self) -> Self {
+        search::by_columns(self)
+    }
+
     /// Whether weight decay applies to the parameter of this name and rank.
     fn decays(name: &str, rank: usize) -> bool;
 

@@ -23,7 +23,7 @@ use weft_kernels::recurrent::RecurrentState;
 use crate::config::{ConfigError, positive, probability};
 use crate::initialise::Initialiser;
 use crate::layers::{CellKind, Embedding, Noise, RecurrentLayer, recurrent_name};
-use crate::search::token_column;
+use crate::search::{by_columns, stored_by_columns, token_column};
 use crate::{Architecture, LanguageModel};
 
 /// `config.json`.
@@ -67,6 +67,9 @@ pub struct RecurrentLm {
     embed_tokens: Embedding,
     rnn: Vec<RecurrentLayer>,
     lm_head: Head,
+    /// The output matrix as decoding reads it; see [`Architecture::for_decoding`].
+    #[module(skip)]
+    decoding_head: Option<Tensor<2>>,
     #[module(skip)]
     config: RecurrentLmConfig,
 }
@@ -106,7 +109,8 @@ impl RecurrentLm {
     }
 
     fn logits(&self, x: Tensor<3>) -> Tensor<3> {
-        linear(x, self.head(), WeightLayout::OutIn, Some(self.lm_head.bias.val()), Epilogue::default())
+        let weight = self.decoding_head.clone().unwrap_or_else(|| self.head());
+        linear(x, weight, WeightLayout::OutIn, Some(self.lm_head.bias.val()), Epilogue::default())
     }
 
     fn zero_state(&self) -> RecurrentLmState {
@@ -148,11 +152,16 @@ impl Architecture for RecurrentLm {
                 .then(|| init.uniform([config.vocab_size, config.hidden_size], deviation)),
             bias: init.constant([config.vocab_size], 0.0),
         };
-        Self { embed_tokens: Embedding { weight }, rnn, lm_head, config: config.clone() }
+        Self { embed_tokens: Embedding { weight }, rnn, lm_head, decoding_head: None, config: config.clone() }
     }
 
     fn config(&self) -> &RecurrentLmConfig {
         &self.config
+    }
+
+    fn for_decoding(self) -> Self {
+        let decoding_head = Some(stored_by_columns(self.head()));
+        Self { decoding_head, ..by_columns(self) }
     }
 
     /// Matrices decay, biases do not.

@@ -3,10 +3,13 @@
 use burn::Tensor;
 use burn::module::Module;
 use burn::tensor::Device;
+use weft_decode::BeamConfig;
 use weft_models::gpt::{Gpt, GptConfig};
+use weft_models::recurrent_lm::{RecurrentLm, RecurrentLmConfig};
 use weft_models::rnn_encoder_decoder::{AttentionKind, RnnEncoderDecoder, RnnEncoderDecoderConfig};
+use weft_models::search::translate;
 use weft_models::transformer::{Transformer, TransformerConfig};
-use weft_models::{Architecture, CellKind, Noise, Sequences, Translator, named_gradients};
+use weft_models::{Architecture, CellKind, LanguageModel, Noise, Sequences, Translator, named_gradients};
 
 /// arXiv 1706.03762, table 3: 65 and 213 million, at the 37,000 entries of section 5.1.
 #[test]
@@ -63,6 +66,56 @@ fn a_ragged_recurrent_batch_equals_its_sentences_one_by_one() {
             }
         }
     }
+}
+
+#[test]
+fn weights_laid_out_for_decoding_change_no_bit() {
+    let device = Device::flex();
+    for tie_word_embeddings in [true, false] {
+        let mut config = TransformerConfig::preset("tiny", 50).unwrap();
+        config.tie_word_embeddings = tie_word_embeddings;
+        same_translations(Transformer::new(&config, 3, &device));
+        let config = GptConfig {
+            vocab_size: 50,
+            hidden_size: 24,
+            num_layers: 2,
+            num_heads: 3,
+            tie_word_embeddings,
+            ..GptConfig::default()
+        };
+        same_steps(Gpt::new(&config, 3, &device));
+    }
+    for cell in [CellKind::Rnn, CellKind::Lstm, CellKind::Gru] {
+        let config = RnnEncoderDecoderConfig {
+            cell,
+            vocab_size: 50,
+            decoder_vocab_size: 50,
+            embedding_size: 9,
+            hidden_size: 14,
+            ..RnnEncoderDecoderConfig::default()
+        };
+        same_translations(RnnEncoderDecoder::new(&config, 3, &device));
+        let config =
+            RecurrentLmConfig { cell, vocab_size: 50, hidden_size: 20, embedding_size: 20, ..Default::default() };
+        same_steps(RecurrentLm::new(&config, 3, &device));
+    }
+}
+
+fn same_translations<M: Translator>(model: M) {
+    let sources: Vec<Vec<u32>> =
+        (1..8).map(|length| (0..length).map(|i| 4 + (i * 7 + length) % 46).collect()).collect();
+    let config = BeamConfig::new(3, 12, 3);
+    let plain = translate(&model, &sources, &config).unwrap();
+    assert_eq!(translate(&model.for_decoding(), &sources, &config).unwrap(), plain);
+}
+
+fn same_steps<M: LanguageModel>(model: M) {
+    let steps = |model: &M| {
+        let mut state = model.start(2);
+        [5, 9, 30].map(|token| values(model.step(&[token, token + 3], &mut state)))
+    };
+    let plain = steps(&model);
+    assert_eq!(steps(&model.for_decoding()), plain);
 }
 
 /// Outputs bit for bit; gradients, which are sums over the batch, to rounding.

@@ -15,6 +15,7 @@ use crate::protocol::{Translation, Translations};
 
 pub(crate) fn load(folder: &Path, batches: &[Batch], options: &SearchOptions) -> anyhow::Result<Translations> {
     let model: Transformer = checkpoint::load(folder, &Device::flex())?;
+    let model = model.for_decoding();
     let config = model.config();
     let sources = batches[0].rows("source_ids", "source_lengths")?;
     batches[0].check(&sources, config.vocab_size, config.max_positions)?;

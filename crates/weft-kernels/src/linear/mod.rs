@@ -245,15 +245,26 @@ fn flex_forward(
     how: How,
     slope: bool,
 ) -> (FloatTensor<Flex>, Option<FloatTensor<Flex>>) {
+    let (weight, layout) = as_it_lies(weight, how.layout);
     let (x, weight) = (Values::new(x), Values::new(weight));
     let (bias, residual) = (bias.into_option().map(Values::new), residual.into_option().map(Values::new));
-    let weight = cpu::Weight::new(weight.f32(), weight.shape().dims(), how.layout);
+    let weight = cpu::Weight::new(weight.f32(), weight.shape().dims(), layout);
     let (bias, residual) = (bias.as_ref().map(Values::f32), residual.as_ref().map(Values::f32));
     let operands = cpu::Operands { x: x.f32(), weight, bias, residual };
     let shape = result_shape(x.shape(), weight.output());
     let rows = shape.iter().take(shape.num_dims() - 1).product();
     let (y, slope) = cpu::forward(Level::best(), rows, operands, how.activation, how.dropout, slope);
     (tensor(y, shape.clone()), slope.map(|slope| tensor(slope, shape)))
+}
+
+/// A weight that is stored column after column is one of the other layout.
+fn as_it_lies(weight: FloatTensor<Flex>, layout: WeightLayout) -> (FloatTensor<Flex>, WeightLayout) {
+    let swapped = weight.transpose(0, 1);
+    match (weight.is_contiguous(), swapped.is_contiguous(), layout) {
+        (false, true, WeightLayout::OutIn) => (swapped, WeightLayout::InOut),
+        (false, true, WeightLayout::InOut) => (swapped, WeightLayout::OutIn),
+        _ => (weight, layout),
+    }
 }
 
 impl LinearOps for Flex {

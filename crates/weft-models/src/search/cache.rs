@@ -47,13 +47,20 @@ impl KeyValueCache {
 
     /// Row `i` becomes what row `rows[i]` was.
     pub(crate) fn select(&mut self, rows: &[usize]) {
-        self.buffer = select_rows(self.buffer.clone(), rows);
+        if !stays(rows, self.buffer.dims()[0]) {
+            self.buffer = weft_kernels::select_rows(self.buffer.clone(), rows, self.length);
+        }
     }
+}
+
+/// Whether `rows` are all of `count` rows in their order.
+fn stays(rows: &[usize], count: usize) -> bool {
+    rows.len() == count && rows.iter().enumerate().all(|(i, &row)| i == row)
 }
 
 /// Row `i` of the result is row `rows[i]`; the same tensor if nothing moves.
 pub(crate) fn select_rows<const D: usize>(tensor: Tensor<D>, rows: &[usize]) -> Tensor<D> {
-    if rows.len() == tensor.dims()[0] && rows.iter().enumerate().all(|(i, &row)| i == row) {
+    if stays(rows, tensor.dims()[0]) {
         return tensor;
     }
     let ids: Vec<i32> = rows.iter().map(|&row| row as i32).collect();

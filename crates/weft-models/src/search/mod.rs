@@ -3,6 +3,7 @@
 mod cache;
 mod generate;
 mod translate;
+mod weights;
 
 use burn::Tensor;
 use burn::tensor::{Device, Int, TensorData};
@@ -10,6 +11,7 @@ use burn::tensor::{Device, Int, TensorData};
 pub(crate) use cache::{KeyValueCache, select_rows};
 pub use generate::{Generation, generate};
 pub use translate::{translate, translate_batch};
+pub(crate) use weights::{by_columns, stored_by_columns};
 
 /// One token of each row as ids `[rows, 1]`.
 pub(crate) fn token_column(tokens: &[u32], device: &Device) -> Tensor<2, Int> {

@@ -29,7 +29,7 @@ use weft_kernels::linear::{Activation, Epilogue, WeightLayout, linear};
 use crate::config::ConfigError;
 use crate::initialise::Initialiser;
 use crate::layers::{Embedding, LayerNorm, Linear, Noise};
-use crate::search::{KeyValueCache, select_rows, token_column};
+use crate::search::{KeyValueCache, by_columns, select_rows, stored_by_columns, token_column};
 use crate::{Architecture, Sequences, Translator};
 pub use config::TransformerConfig;
 
@@ -40,6 +40,9 @@ pub struct Transformer {
     /// Absent when tied.
     lm_head: Option<Linear>,
     final_logits_bias: Param<Tensor<2>>,
+    /// A tied output matrix as decoding reads it; see [`Architecture::for_decoding`].
+    #[module(skip)]
+    decoding_head: Option<Tensor<2>>,
     /// `[max_positions, hidden]`; a function of its shape, not a parameter.
     #[module(skip)]
     positions: Positions,
@@ -259,6 +262,7 @@ impl Transformer {
 
     fn logits<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let (weight, bias) = self.head();
+        let weight = self.decoding_head.clone().unwrap_or(weight);
         linear(x, weight, WeightLayout::OutIn, Some(bias), Epilogue::default())
     }
 }
@@ -329,11 +333,16 @@ impl Architecture for Transformer {
         let final_logits_bias = init.constant([1, config.target_vocab_size()], 0.0).set_require_grad(false);
         let positions = Positions::new(config.max_positions, hidden);
         let model = Stacks { shared, encoder, decoder };
-        Self { model, lm_head, final_logits_bias, positions, config: config.clone() }
+        Self { model, lm_head, final_logits_bias, decoding_head: None, positions, config: config.clone() }
     }
 
     fn config(&self) -> &TransformerConfig {
         &self.config
+    }
+
+    fn for_decoding(self) -> Self {
+        let decoding_head = self.lm_head.is_none().then(|| stored_by_columns(self.target_table()));
+        Self { decoding_head, ..by_columns(self) }
     }
 
     /// The paper has no weight decay; where one is asked for, matrices decay, biases and layer norms do not.

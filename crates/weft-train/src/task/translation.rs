@@ -119,7 +119,7 @@ impl<M: Translator> Task<M> for Translating {
         let sources: Vec<Vec<u32>> = (0..count).map(|i| with_end(validation.source.get(i), from.eos_id())).collect();
         let longest = sources.iter().map(Vec::len).max().unwrap_or(0);
         let config = BeamConfig::new(self.beam, 2 * longest + 10, to.eos_id());
-        let hypotheses = translate(model, &sources, &config).map_err(TrainError::Decode)?;
+        let hypotheses = translate(&model.clone().for_decoding(), &sources, &config).map_err(TrainError::Decode)?;
         let mut sentences = Vec::with_capacity(count);
         for (i, best) in hypotheses.iter().enumerate() {
             let tokens = best.first().map_or(&[][..], |best| &best.tokens);

@@ -74,7 +74,7 @@ pub(crate) fn open(path: &Path, device: &Device) -> Result<Model> {
             let config = model.config();
             let sizes = (config.vocab_size, config.target_vocab_size());
             let eos = config.eos_token_id;
-            translator(&folder, Box::new(model), sizes, eos)
+            translator(&folder, Box::new(model.for_decoding()), sizes, eos)
         }
         RnnEncoderDecoder::MODEL_TYPE => {
             let config = checkpoint::load_config::<RnnEncoderDecoder>(&folder)?;
@@ -82,21 +82,21 @@ pub(crate) fn open(path: &Path, device: &Device) -> Result<Model> {
             let model: RnnEncoderDecoder = checkpoint::load(&folder, device)?;
             let config = model.config();
             let (sizes, eos) = ((config.vocab_size, config.decoder_vocab_size), config.eos_token_id);
-            translator(&folder, Box::new(model), sizes, eos)
+            translator(&folder, Box::new(model.for_decoding()), sizes, eos)
         }
         Gpt::MODEL_TYPE => {
             let config = checkpoint::load_config::<Gpt>(&folder)?;
             size::check(&folder, size::of_gpt(&config))?;
             let model: Gpt = checkpoint::load(&folder, device)?;
             let size = model.config().vocab_size;
-            language_model(&folder, Box::new(model), size)
+            language_model(&folder, Box::new(model.for_decoding()), size)
         }
         RecurrentLm::MODEL_TYPE => {
             let config = checkpoint::load_config::<RecurrentLm>(&folder)?;
             size::check(&folder, size::of_recurrent_lm(&config))?;
             let model: RecurrentLm = checkpoint::load(&folder, device)?;
             let size = model.config().vocab_size;
-            language_model(&folder, Box::new(model), size)
+            language_model(&folder, Box::new(model.for_decoding()), size)
         }
         _ => {
             let wanted =
