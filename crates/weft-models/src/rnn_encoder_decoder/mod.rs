@@ -17,124 +17,24 @@
 //! The cell may be an RNN, an LSTM or a GRU in torch's layout; `gru_reset: "before"` is the paper's GRU. With
 //! attention the readout reads s_(i-1), as the paper prints it; without, it reads s_i.
 
+mod config;
+
 use burn::Tensor;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int};
-use serde::{Deserialize, Serialize};
 use weft_kernels::additive_attention::{AttentiveInputs, attentive_recurrence};
 use weft_kernels::cross_entropy::cross_entropy;
 use weft_kernels::dropout::dropout;
 use weft_kernels::embedding::{EmbeddingOptions, embedding};
 use weft_kernels::linear::{Activation, Epilogue, WeightLayout, linear};
-use weft_kernels::recurrent::{Cell, RecurrentState, recurrent};
+use weft_kernels::recurrent::{RecurrentState, recurrent};
 
-use crate::config::{ConfigError, positive, probability};
+use crate::config::ConfigError;
 use crate::initialise::Initialiser;
 use crate::layers::{CellKind, Embedding, Linear, Noise, RecurrentLayer, recurrent_name};
 use crate::search::{select_rows, token_column};
 use crate::{Architecture, Sequences, Translator};
-
-/// Whether the decoder attends to the source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AttentionKind {
-    /// arXiv 1409.0473.
-    Additive,
-    /// The last states alone carry the source.
-    None,
-}
-
-/// Where a GRU's reset gate acts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum GruReset {
-    /// On the state before the product, as in the papers.
-    Before,
-    /// On the product, as in torch; one product fewer for each step.
-    After,
-}
-
-/// `config.json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RnnEncoderDecoderConfig {
-    /// `rnn`, `lstm` or `gru`.
-    pub cell: CellKind,
-    /// `before` or `after`; for GRU alone.
-    pub gru_reset: GruReset,
-    /// `additive` or `none`.
-    pub attention: AttentionKind,
-    /// Whether the encoder reads in both directions.
-    pub bidirectional: bool,
-    /// Entries of the source vocabulary.
-    pub vocab_size: usize,
-    /// Entries of the target vocabulary.
-    pub decoder_vocab_size: usize,
-    /// Width of the token embeddings (m).
-    pub embedding_size: usize,
-    /// Units of each decoder layer (n).
-    pub hidden_size: usize,
-    /// Units of each encoder layer in each direction.
-    pub encoder_hidden_size: usize,
-    /// Width in which states and annotations are compared (n').
-    pub attention_size: usize,
-    /// Width of the maxout readout (l).
-    pub maxout_size: usize,
-    /// Encoder layers.
-    pub num_encoder_layers: usize,
-    /// Decoder layers.
-    pub num_decoder_layers: usize,
-    /// On the embeddings, between layers and before the output.
-    pub dropout: f64,
-    /// Fills batches.
-    pub pad_token_id: u32,
-    /// Ends every sentence.
-    pub eos_token_id: u32,
-    /// Starts every target.
-    pub decoder_start_token_id: u32,
-}
-
-impl Default for RnnEncoderDecoderConfig {
-    fn default() -> Self {
-        Self {
-            cell: CellKind::Gru,
-            gru_reset: GruReset::Before,
-            attention: AttentionKind::Additive,
-            bidirectional: true,
-            vocab_size: 8000,
-            decoder_vocab_size: 8000,
-            embedding_size: 256,
-            hidden_size: 512,
-            encoder_hidden_size: 256,
-            attention_size: 256,
-            maxout_size: 256,
-            num_encoder_layers: 1,
-            num_decoder_layers: 1,
-            dropout: 0.2,
-            pad_token_id: 0,
-            eos_token_id: 3,
-            decoder_start_token_id: 2,
-        }
-    }
-}
-
-impl RnnEncoderDecoderConfig {
-    /// Width of the encoder's annotations h_j.
-    pub fn annotation_size(&self) -> usize {
-        self.encoder_hidden_size * if self.bidirectional { 2 } else { 1 }
-    }
-
-    fn cell(&self) -> Cell {
-        match self.cell {
-            CellKind::Gru => Cell::Gru { reset_before: self.gru_reset == GruReset::Before },
-            other => other.cell(),
-        }
-    }
-
-    fn attends(&self) -> bool {
-        self.attention == AttentionKind::Additive
-    }
-}
+pub use config::{AttentionKind, GruReset, RnnEncoderDecoderConfig};
 
 /// The model.
 #[derive(Module, Debug)]
@@ -357,22 +257,7 @@ impl Architecture for RnnEncoderDecoder {
     const MODEL_TYPE: &'static str = "weft_rnn_encoder_decoder";
 
     fn check(config: &RnnEncoderDecoderConfig) -> Result<(), ConfigError> {
-        positive("vocab_size", config.vocab_size)?;
-        positive("decoder_vocab_size", config.decoder_vocab_size)?;
-        positive("embedding_size", config.embedding_size)?;
-        positive("hidden_size", config.hidden_size)?;
-        positive("encoder_hidden_size", config.encoder_hidden_size)?;
-        positive("attention_size", config.attention_size)?;
-        positive("maxout_size", config.maxout_size)?;
-        positive("num_encoder_layers", config.num_encoder_layers)?;
-        positive("num_decoder_layers", config.num_decoder_layers)?;
-        probability("dropout", config.dropout)?;
-        if !config.attends() && config.num_encoder_layers != config.num_decoder_layers {
-            let found = config.num_decoder_layers.to_string();
-            let wanted = "equal to `num_encoder_layers` without attention: each layer hands its last state to its peer";
-            return Err(ConfigError::Range { field: "num_decoder_layers", found, wanted });
-        }
-        Ok(())
+        config.check()
     }
 
     /// As torch: uniform within 1 / sqrt(hidden) in the cells; Glorot elsewhere; embeddings normal with deviation 0.1
