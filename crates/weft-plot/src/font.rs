@@ -68,6 +68,20 @@ pub(crate) fn database_for(svg: &str) -> Arc<Database> {
     }))
 }
 
+/// The letters of a text that no font has, neither ours nor the machine's: a PNG shows boxes in their places.
+#[must_use]
+pub fn missing_letters(text: &str) -> Vec<char> {
+    let mut letters: Vec<char> = text.chars().filter(|letter| !is_covered(letter.encode_utf8(&mut [0; 4]))).collect();
+    letters.sort_unstable();
+    letters.dedup();
+    letters.retain(|letter| letter.width().unwrap_or(0) > 0);
+    if !letters.is_empty() {
+        let database = database_for(text);
+        letters.retain(|&letter| fallback(letter, &[], &database).is_none());
+    }
+    letters
+}
+
 fn ours() -> Database {
     let mut database = Database::new();
     for bytes in EMBEDDED {
@@ -110,6 +124,8 @@ mod tests {
             assert!(is_covered(text), "{text}");
         }
         assert!(!is_covered("日本語"));
+        // A private letter, which no font should have.
+        assert_eq!(missing_letters("Größe 😀 \u{10ff00}a\u{10ff00}"), ['\u{10ff00}']);
         assert_eq!(embedded_faces().len(), EMBEDDED.len());
         assert_eq!(ours().len(), EMBEDDED.len());
     }

@@ -28,6 +28,7 @@ mod ticks;
 
 pub use alignment::{Alignment, alignment};
 pub use error::PlotError;
+pub use font::missing_letters;
 pub use line_chart::{LineChart, Mark, Panel, Scale, Series, Stroke, XUnit, line_chart};
 pub use raster::{PictureKind, png, write};
 pub use terminal::{Colour, TextOptions, alignment_text, sparkline};

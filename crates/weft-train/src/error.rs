@@ -181,6 +181,22 @@ pub enum TrainError {
         /// Why.
         problem: String,
     },
+    /// A folder that is no model.
+    #[error("{} is no model: there is no {missing} in it", path.display())]
+    NoModel {
+        /// The folder.
+        path: PathBuf,
+        /// What is missing.
+        missing: &'static str,
+    },
+    /// Something that must not be replaced by an average.
+    #[error("the average cannot go to {}: {problem}", path.display())]
+    AverageOutput {
+        /// Where it was to go.
+        path: PathBuf,
+        /// Why not.
+        problem: String,
+    },
     /// Nothing to average.
     #[error("there is no checkpoint to average")]
     NothingToAverage,
@@ -226,6 +242,12 @@ impl TrainError {
                 Some("only training.steps, .epochs, .minutes and .patience may change; start a new run instead".into())
             }
             Self::Average { .. } => Some("average checkpoints of one run".into()),
+            Self::NoModel { .. } => {
+                Some("a model is a folder with config.json, model.safetensors and tokenizer.json".into())
+            }
+            Self::AverageOutput { .. } => {
+                Some("choose a path where nothing is yet; only a model that is none of the inputs is replaced".into())
+            }
             _ => None,
         }
     }

@@ -54,9 +54,9 @@ mod task;
 pub mod tensorboard;
 mod trainer;
 
-pub use average::average;
+pub use average::{average, check_average_output};
 pub use build::Buildable;
-pub use checkpoint::{Best, DataHashes, PassedOver, RunFolder, RunState, verify_model};
+pub use checkpoint::{Best, DataHashes, PassedOver, RunFolder, RunState, find_folder, verify_model};
 pub use config::{
     ArchitectureKind, DataConfig, Metric, ModelConfig, Origin, Overrides, RunConfig, TokenizerConfig, TrainingConfig,
 };

@@ -56,3 +56,51 @@ fn strangers_are_not_averaged() {
     assert!(matches!(average(&[], &output), Err(TrainError::NothingToAverage)));
     assert!(!output.exists());
 }
+
+#[test]
+fn damaged_or_incomplete_models_are_not_averaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let train = alphabet_text(folder.path(), "train.txt", 100, 1);
+    let config = config("recurrent_lm", &train, &train, &[("training.steps", "1")]);
+    finish(start(&config, &folder.path().join("run")).unwrap());
+    let (model, output) = (folder.path().join("run/model"), folder.path().join("averaged"));
+    let weights = std::fs::read(model.join("model.safetensors")).unwrap();
+    let mut flipped = weights.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    std::fs::write(model.join("model.safetensors"), flipped).unwrap();
+    let error = average(std::slice::from_ref(&model), &output).unwrap_err();
+    assert!(matches!(error, TrainError::Damaged { .. }), "{error}");
+    let bare = folder.path().join("bare");
+    std::fs::create_dir(&bare).unwrap();
+    std::fs::write(bare.join("model.safetensors"), weights).unwrap();
+    let error = average(&[bare], &output).unwrap_err();
+    assert!(error.to_string().ends_with("bare is no model: there is no config.json in it"), "{error}");
+    assert!(!output.exists());
+}
+
+#[test]
+fn an_average_replaces_nothing_but_models() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let train = alphabet_text(folder.path(), "train.txt", 100, 1);
+    let config = config("recurrent_lm", &train, &train, &[("training.steps", "1")]);
+    finish(start(&config, &path("run")).unwrap());
+    std::fs::create_dir(path("notes")).unwrap();
+    std::fs::write(path("notes/note.txt"), "mine").unwrap();
+    std::fs::write(path("file"), "mine").unwrap();
+    let refused = |output: &str, wanted: &str| {
+        let error = average(&[path("run/model")], &path(output)).unwrap_err();
+        assert!(matches!(error, TrainError::AverageOutput { .. }), "{error}");
+        assert!(error.to_string().contains(wanted), "{error}");
+    };
+    refused("notes", "it holds note.txt");
+    refused("file", "is no folder");
+    refused("run", "no part of a model");
+    refused("run/model", "which is averaged");
+    refused("run/model/inside", "which is averaged");
+    refused("run/checkpoints/../model", "which is averaged");
+    assert_eq!(std::fs::read_to_string(path("notes/note.txt")).unwrap(), "mine");
+    assert_eq!(std::fs::read_to_string(path("file")).unwrap(), "mine");
+    average(&[path("run/model")], &path("mean")).unwrap();
+    average(&[path("run/model")], &path("mean")).unwrap();
+}

@@ -283,7 +283,7 @@ fn a_folder_that_cannot_be_written_is_an_error_and_the_checkpoint_stays() {
     let error = start(&config, &path).err().unwrap();
     assert!(matches!(error, TrainError::RunExists { .. }), "{error}");
     // The place of the next checkpoint is taken by something that cannot be replaced.
-    std::fs::write(path.join("checkpoints/step-00000008.partial"), "in the way").unwrap();
+    std::fs::write(path.join("checkpoints/.step-00000008.weft-partial"), "in the way").unwrap();
     let error = run.run(&AtomicBool::new(false), &mut |_| ()).unwrap_err();
     assert!(matches!(error, TrainError::Write { .. }), "{error}");
     assert_eq!(RunFolder::open(&path).unwrap().newest_whole().unwrap().1.step, 4);

@@ -7,6 +7,8 @@ use std::process::ExitCode;
 
 /// What is said where nothing better is known.
 const LAST_HINT: &str = "`weft help COMMAND` explains every option";
+/// What can be done about text in another encoding.
+pub(crate) const NOT_UTF8_HINT: &str = "convert the text to UTF-8, for example with iconv -f LATIN1 -t UTF-8";
 /// The exit code of an error.
 const FAILURE: u8 = 1;
 /// The exit code after Ctrl-C, as shells have it: 128 + SIGINT.
@@ -45,8 +47,9 @@ impl Error {
         Self::Failure { message: message.into(), causes, hint: None }
     }
 
-    /// A library's error with its causes and its hint.
+    /// A library's error with its causes and its hint; the system's errors have one of ours.
     pub(crate) fn of(error: &(dyn StdError + 'static), hint: Option<String>) -> Self {
+        let hint = hint.or_else(|| io_hint(chain(error).find_map(|cause| cause.downcast_ref())?));
         Self::Failure { message: error.to_string(), causes: sources(error).collect(), hint }
     }
 
@@ -103,8 +106,31 @@ impl fmt::Display for Error {
 
 /// The causes of an error, from the outside in.
 fn sources<'error>(error: &'error (dyn StdError + 'static)) -> impl Iterator<Item = String> + 'error {
-    std::iter::successors(error.source(), |cause: &&'error (dyn StdError + 'static)| (*cause).source())
-        .map(ToString::to_string)
+    chain(error).skip(1).map(ToString::to_string)
+}
+
+/// An error and its causes, from the outside in.
+fn chain<'error>(
+    error: &'error (dyn StdError + 'static),
+) -> impl Iterator<Item = &'error (dyn StdError + 'static)> + 'error {
+    std::iter::successors(Some(error), |cause: &&'error (dyn StdError + 'static)| (*cause).source())
+}
+
+/// What can be done about a setting outside its range.
+pub(crate) fn range_hint(wanted: &str) -> String {
+    format!("set it to {wanted}, or leave it out for the default")
+}
+
+/// What can be done about a corpus, in the words of the command line.
+fn text_hint(error: &weft_text::TextError) -> Option<String> {
+    use weft_text::TextError;
+    match error {
+        TextError::JsonField { .. } | TextError::MissingLanguages { .. } | TextError::UnknownLanguages { .. } => {
+            Some("name the source's and the target's language as the file does: --languages SOURCE TARGET".to_owned())
+        }
+        TextError::Setting { wanted, .. } => Some(range_hint(wanted)),
+        _ => error.hint(),
+    }
 }
 
 /// What can be done about an error of the system.
@@ -123,13 +149,16 @@ fn io_hint(error: &std::io::Error) -> Option<String> {
 
 impl From<weft_text::TextError> for Error {
     fn from(error: weft_text::TextError) -> Self {
-        Self::of(&error, error.hint())
+        Self::of(&error, text_hint(&error))
     }
 }
 
 impl From<weft_models::CheckpointError> for Error {
     fn from(error: weft_models::CheckpointError) -> Self {
-        let hint = error.hint();
+        let hint = match &error {
+            weft_models::CheckpointError::Write { source, .. } => io_hint(source).or_else(|| error.hint()),
+            _ => error.hint(),
+        };
         Self::of(&error, hint.or_else(|| Some("copy the model's folder again: its files belong together".to_owned())))
     }
 }
@@ -142,19 +171,43 @@ impl From<weft_models::ConfigError> for Error {
 
 impl From<weft_decode::DecodeError> for Error {
     fn from(error: weft_decode::DecodeError) -> Self {
-        Self::of(&error, error.hint())
+        let hint = match &error {
+            weft_decode::DecodeError::Config { wanted, .. } => Some(range_hint(wanted)),
+            _ => error.hint(),
+        };
+        Self::of(&error, hint)
     }
 }
 
 impl From<weft_metrics::MetricError> for Error {
     fn from(error: weft_metrics::MetricError) -> Self {
-        Self::of(&error, error.hint())
+        let hint = match &error {
+            weft_metrics::MetricError::Setting { wanted, .. } => Some(range_hint(wanted)),
+            _ => error.hint(),
+        };
+        Self::of(&error, hint)
     }
 }
 
 impl From<weft_train::TrainError> for Error {
     fn from(error: weft_train::TrainError) -> Self {
-        Self::of(&error, error.hint())
+        use weft_train::TrainError;
+        let hint = match &error {
+            TrainError::Text(error) => text_hint(error),
+            // A full disk is where a run can say more: that it can be resumed.
+            TrainError::Write { source, .. }
+            | TrainError::Checkpoint(weft_models::CheckpointError::Write { source, .. })
+                if source.kind() != ErrorKind::StorageFull =>
+            {
+                io_hint(source)
+            }
+            TrainError::SettingRange { wanted, .. } => Some(range_hint(wanted)),
+            TrainError::Damaged { path, .. } if path.ends_with("metrics.jsonl") => {
+                Some("mend or remove that line: only the history of the run stands in the file".to_owned())
+            }
+            _ => None,
+        };
+        Self::of(&error, hint.or_else(|| error.hint()))
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use weft_text::{TextCorpus, TextFormat};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, NOT_UTF8_HINT, Result};
 
 /// What is read at once: as much as a pipe holds.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -25,6 +25,41 @@ pub(crate) fn lines_of(path: &Path) -> Result<Vec<String>> {
         text.push_str(&piece?.text);
     }
     Ok(text.lines().map(str::to_owned).collect())
+}
+
+/// Checks that the file to write is none of those that are read: it would be emptied before. No input is standard input.
+///
+/// # Errors
+/// The same file, by whatever path or link.
+pub(crate) fn refuse_input(output: Option<&Path>, inputs: &[Option<&Path>]) -> Result {
+    let Some(output) = output else { return Ok(()) };
+    if inputs.iter().any(|input| is_same_file(output, input.unwrap_or(Path::new("/dev/stdin")))) {
+        return Err(Error::new(format!("{} is the input: writing to it would empty it first", output.display()))
+            .hint("write to another file, and rename it afterwards"));
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let identity = |path| {
+        let metadata = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+        Some((metadata.dev(), metadata.ino()))
+    };
+    identity(one).is_some_and(|found| identity(other) == Some(found))
+}
+
+#[cfg(not(unix))]
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    one.canonicalize().is_ok_and(|found| other.canonicalize().is_ok_and(|other| other == found))
+}
+
+/// A path as it can be typed.
+pub(crate) fn shell(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |letter: char| letter.is_alphanumeric() || "/._-".contains(letter);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
 /// Lines of standard input or a file, in portions of what is there.
@@ -73,7 +108,7 @@ impl LineStream {
     fn next_line(&mut self) -> Result<Option<String>> {
         let mut bytes = Vec::new();
         let read = self.reader.read_until(b'\n', &mut bytes);
-        if read.map_err(|error| Error::because(format!("cannot read {}", self.name()), &error))? == 0 {
+        if read.map_err(|error| Error::file("read", &self.name, &error))? == 0 {
             return Ok(None);
         }
         self.count += 1;
@@ -86,7 +121,7 @@ impl LineStream {
         String::from_utf8(bytes).map(Some).map_err(|error| {
             let offset = error.utf8_error().valid_up_to();
             Error::new(format!("{}: line {} is not UTF-8 at its byte {}", self.name(), self.count, offset + 1))
-                .hint("convert the text to UTF-8, for example with iconv -f LATIN1 -t UTF-8")
+                .hint(NOT_UTF8_HINT)
         })
     }
 }

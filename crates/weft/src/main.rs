@@ -7,6 +7,7 @@ mod device;
 mod error;
 mod files;
 mod interrupt;
+mod memory;
 mod model;
 mod output;
 mod quickstart;

@@ -100,7 +100,10 @@ pub fn model_type(folder: &Path) -> Result<String, CheckpointError> {
 /// # Errors
 /// Names the file.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
-    let partial = path.with_extension("partial");
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".weft-partial");
+    let partial = path.with_file_name(name);
     let write = || -> std::io::Result<()> {
         let mut file = fs::File::create(&partial)?;
         file.write_all(bytes)?;

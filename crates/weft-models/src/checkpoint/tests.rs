@@ -59,6 +59,16 @@ fn files_of_another_model_are_refused_by_name() {
 }
 
 #[test]
+fn a_file_written_whole_leaves_its_neighbours() {
+    let folder = tempfile::tempdir().unwrap();
+    let neighbour = folder.path().join("config.partial");
+    fs::write(&neighbour, "mine").unwrap();
+    write_whole(&folder.path().join("config.json"), b"{}").unwrap();
+    assert_eq!(fs::read_to_string(neighbour).unwrap(), "mine");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+}
+
+#[test]
 fn a_missing_folder_says_what_a_model_is() {
     let error = load::<Gpt>(Path::new("no/such/folder"), &Device::flex()).unwrap_err();
     assert!(error.to_string().contains("no/such/folder"));

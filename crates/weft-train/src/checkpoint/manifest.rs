@@ -52,8 +52,15 @@ impl Manifest {
             path: path.clone(),
             problem: format!("it is no list of files: {error}"),
         })?;
+        if manifest.files.is_empty() {
+            return Err(TrainError::Damaged { path, problem: "it lists no files".into() });
+        }
         for (name, wanted) in &manifest.files {
             let path = folder.join(name);
+            if !path.exists() {
+                let problem = format!("it is missing, though {MANIFEST_FILE} lists it");
+                return Err(TrainError::Damaged { path, problem });
+            }
             let found = describe(&path)?;
             if found.bytes != wanted.bytes {
                 let problem = format!("it has {} bytes, the manifest says {}", found.bytes, wanted.bytes);

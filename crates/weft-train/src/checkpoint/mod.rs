@@ -208,11 +208,16 @@ pub fn verify_model(folder: &Path) -> Result<(), TrainError> {
 }
 
 /// Makes a folder of files at once: filled under another name, synced, given its manifest, renamed over what was there.
+/// Killed at any moment, it leaves the new folder or the one before it where [`find_folder`] finds it.
 pub(crate) fn replace_folder(
     path: &Path,
     fill: impl FnOnce(&Path) -> Result<(), TrainError>,
 ) -> Result<(), TrainError> {
-    let (partial, old) = (path.with_extension("partial"), path.with_extension("old"));
+    let (partial, old) = (beside(path, "partial"), beside(path, "old"));
+    if !path.exists() && old.exists() {
+        // The last replacement was cut off between its renames.
+        std::fs::rename(&old, path).map_err(TrainError::write(path))?;
+    }
     for leftover in [&partial, &old] {
         if leftover.exists() {
             std::fs::remove_dir_all(leftover).map_err(TrainError::write(leftover))?;
@@ -232,12 +237,31 @@ pub(crate) fn replace_folder(
     if path.exists() {
         std::fs::rename(path, &old).map_err(TrainError::write(path))?;
     }
-    std::fs::rename(&partial, path).map_err(TrainError::write(path))?;
+    if let Err(source) = std::fs::rename(&partial, path) {
+        let _ = std::fs::rename(&old, path);
+        return Err(TrainError::Write { path: path.to_owned(), source });
+    }
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         sync_folder(parent)?;
     }
     let _ = std::fs::remove_dir_all(&old);
     Ok(())
+}
+
+/// A folder that this crate replaces as a whole: itself, or what stood there before if the replacement was cut off
+/// between its two renames. Reading moves nothing: the replacement may still be going on.
+pub fn find_folder(path: &Path) -> PathBuf {
+    let old = beside(path, "old");
+    if !path.exists() && old.is_dir() { old } else { path.to_owned() }
+}
+
+/// A hidden name beside `path` that nobody else gives to a folder.
+fn beside(path: &Path, role: &str) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".weft-");
+    name.push(role);
+    path.with_file_name(name)
 }
 
 /// A rename is safe once its folder is on the disk. Only Unix can sync folders.
@@ -249,5 +273,56 @@ fn with_cause(error: &TrainError) -> String {
     match std::error::Error::source(error) {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(path: &Path, text: &str) -> Result<(), TrainError> {
+        replace_folder(path, |folder| Ok(write_whole(&folder.join("text"), text.as_bytes())?))
+    }
+
+    #[test]
+    fn a_replacement_that_was_cut_off_loses_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model");
+        written(&path, "first").unwrap();
+        // As a kill between the two renames leaves it.
+        std::fs::rename(&path, beside(&path, "old")).unwrap();
+        let found = find_folder(&path);
+        assert_eq!(std::fs::read_to_string(found.join("text")).unwrap(), "first");
+        verify_model(&found).unwrap();
+        let failure = |_: &Path| Err(TrainError::NothingToAverage);
+        replace_folder(&path, failure).unwrap_err();
+        assert_eq!(std::fs::read_to_string(path.join("text")).unwrap(), "first");
+        written(&path, "second").unwrap();
+        assert_eq!(std::fs::read_to_string(find_folder(&path).join("text")).unwrap(), "second");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn neighbours_of_other_extensions_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["model.old", "model.partial"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        written(&folder.path().join("model"), "new").unwrap();
+        written(&folder.path().join("model"), "newer").unwrap();
+        assert!(folder.path().join("model.old").is_dir() && folder.path().join("model.partial").is_dir());
+    }
+
+    #[test]
+    fn manifests_that_list_nothing_or_what_is_missing_do_not_hold() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model");
+        written(&path, "whole").unwrap();
+        std::fs::remove_file(path.join("text")).unwrap();
+        let error = verify_model(&path).unwrap_err().to_string();
+        assert!(error.ends_with("text: it is missing, though manifest.json lists it"), "{error}");
+        std::fs::write(path.join(MANIFEST_FILE), "{\"files\": {}}").unwrap();
+        let error = verify_model(&path).unwrap_err().to_string();
+        assert!(error.ends_with("manifest.json: it lists no files"), "{error}");
     }
 }

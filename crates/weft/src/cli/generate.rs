@@ -28,21 +28,33 @@ pub(crate) struct GenerateArgs {
 
     /// Divides the logits: below 1 the likely becomes likelier, above 1 the unlikely; 0 always takes the most likely
     /// token
-    #[arg(long, value_name = "NUMBER", default_value_t = 0.8, help_heading = "Sampling")]
+    #[arg(
+        long,
+        allow_negative_numbers = true,
+        value_name = "NUMBER",
+        default_value_t = 0.8,
+        help_heading = "Sampling"
+    )]
     pub(crate) temperature: f32,
     /// Draw from the K most likely tokens only; Fan et al. 2018, arXiv 1805.04833
     #[arg(long, value_name = "K", help_heading = "Sampling")]
     pub(crate) top_k: Option<usize>,
     /// Draw from the fewest likely tokens that have this much probability together; Holtzman et al. 2019,
     /// arXiv 1904.09751
-    #[arg(long, value_name = "SHARE", help_heading = "Sampling")]
+    #[arg(long, allow_negative_numbers = true, value_name = "SHARE", help_heading = "Sampling")]
     pub(crate) top_p: Option<f32>,
     /// Draw from the tokens that have at least this share of the most likely one's probability; Nguyen et al. 2024,
     /// arXiv 2407.01082
-    #[arg(long, value_name = "SHARE", help_heading = "Sampling")]
+    #[arg(long, allow_negative_numbers = true, value_name = "SHARE", help_heading = "Sampling")]
     pub(crate) min_p: Option<f32>,
     /// Above 1: tokens that the text has are made less likely; Keskar et al. 2019, arXiv 1909.05858
-    #[arg(long, value_name = "NUMBER", default_value_t = 1.0, help_heading = "Sampling")]
+    #[arg(
+        long,
+        allow_negative_numbers = true,
+        value_name = "NUMBER",
+        default_value_t = 1.0,
+        help_heading = "Sampling"
+    )]
     pub(crate) repetition_penalty: f32,
     /// The same seed gives the same text [default: a new one each time, named on standard error]
     #[arg(long, value_name = "NUMBER", help_heading = "Sampling")]

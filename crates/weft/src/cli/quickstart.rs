@@ -12,7 +12,7 @@ pub(crate) struct QuickstartArgs {
     #[arg(long, short, value_name = "FOLDER", default_value = "weft-quickstart")]
     pub(crate) output: PathBuf,
     /// The most minutes of training; on two cores one or two are enough
-    #[arg(long, value_name = "MINUTES", default_value_t = 4.0)]
+    #[arg(long, allow_negative_numbers = true, value_name = "MINUTES", default_value_t = 4.0)]
     pub(crate) minutes: f64,
     /// Another seed, another set of questions and other initial weights
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]

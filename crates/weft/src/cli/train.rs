@@ -53,7 +53,7 @@ pub(crate) struct DataFlags {
     #[arg(long, value_name = "PATH", num_args = 1..)]
     pub(crate) validation: Vec<PathBuf>,
     /// The share of the text that is set aside where there is no --validation
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, allow_negative_numbers = true, value_name = "SHARE")]
     pub(crate) validation_ratio: Option<f64>,
     /// Source and target language as JSON lines and TMX name them
     #[arg(long, value_name = "LANGUAGE", num_args = 2)]
@@ -104,7 +104,7 @@ pub(crate) struct ModelFlags {
     #[arg(long, value_name = "NAME")]
     pub(crate) attention: Option<String>,
     /// Share of values that dropout sets to zero while training
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, allow_negative_numbers = true, value_name = "SHARE")]
     pub(crate) dropout: Option<f64>,
 }
 
@@ -119,7 +119,7 @@ pub(crate) struct TrainingFlags {
     #[arg(long, value_name = "COUNT")]
     pub(crate) epochs: Option<u64>,
     /// End after so many minutes
-    #[arg(long, value_name = "MINUTES")]
+    #[arg(long, allow_negative_numbers = true, value_name = "MINUTES")]
     pub(crate) minutes: Option<f64>,
     /// Tokens in a batch, padding included
     #[arg(long, value_name = "TOKENS")]
@@ -131,7 +131,7 @@ pub(crate) struct TrainingFlags {
     #[arg(long, value_name = "TOKENS")]
     pub(crate) window: Option<usize>,
     /// The highest learning rate of Adam
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, allow_negative_numbers = true, value_name = "RATE")]
     pub(crate) learning_rate: Option<f64>,
     /// How the learning rate falls: inverse_square_root (arXiv 1706.03762, equation 3), cosine, linear or constant
     #[arg(long, value_name = "NAME")]
@@ -140,10 +140,10 @@ pub(crate) struct TrainingFlags {
     #[arg(long, value_name = "STEPS")]
     pub(crate) warmup: Option<u64>,
     /// AdamW's decay of weight matrices; 0 is Adam
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, allow_negative_numbers = true, value_name = "RATE")]
     pub(crate) weight_decay: Option<f64>,
     /// Probability that the loss spreads over all tokens; arXiv 1706.03762, section 5.4
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, allow_negative_numbers = true, value_name = "SHARE")]
     pub(crate) label_smoothing: Option<f64>,
     /// What makes a checkpoint the best: loss or bleu, on the validation data
     #[arg(long, value_name = "NAME")]

@@ -5,13 +5,13 @@ use std::path::Path;
 use serde_json::json;
 use weft_decode::BeamConfig;
 use weft_metrics::{Bleu, Chrf, Perplexity, exact_match};
-use weft_text::{TextCorpus, TextDataset, sequential_windows};
+use weft_text::{TextCorpus, TextDataset, TextError, sequential_windows};
 
-use super::translate::beam_config;
+use super::translate::{beam_config, report_cut};
 use crate::cli::EvaluateArgs;
 use crate::device;
-use crate::error::{Error, Result};
-use crate::files::lines_of;
+use crate::error::{Error, Result, range_hint};
+use crate::files::{lines_of, refuse_input};
 use crate::model::{Model, TextModel, TranslationModel, open};
 use crate::output::{Output, say};
 
@@ -43,9 +43,13 @@ pub(crate) fn run(args: &EvaluateArgs) -> Result {
 
 fn translate_and_score(args: &EvaluateArgs, model: &TranslationModel, source: &Path) -> Result {
     let config = BeamConfig { eos: model.target.eos_id(), ..beam_config(&args.beam, 1)? };
+    model.check(&args.beam)?;
     let lines = lines_of(source)?;
-    let mut output = args.output.as_deref().map(|path| Output::open(Some(path))).transpose()?;
     check_lengths(source, lines.len(), &args.reference)?;
+    let inputs: Vec<Option<&Path>> =
+        args.reference.iter().map(|path| Some(path.as_path())).chain([Some(source)]).collect();
+    refuse_input(args.output.as_deref(), &inputs)?;
+    let mut output = args.output.as_deref().map(|path| Output::open(Some(path))).transpose()?;
     let mut sources = Vec::with_capacity(lines.len());
     for (index, line) in lines.iter().enumerate() {
         let ids = model.encode(line)?;
@@ -61,11 +65,16 @@ fn translate_and_score(args: &EvaluateArgs, model: &TranslationModel, source: &P
     let texts: Vec<usize> = (0..lines.len()).filter(|&index| !lines[index].trim().is_empty()).collect();
     let wanted: Vec<Vec<u32>> = texts.iter().map(|&index| std::mem::take(&mut sources[index])).collect();
     let mut hypotheses = vec![String::new(); lines.len()];
+    let mut cut = Vec::new();
     for (index, found) in texts.into_iter().zip(model.search(&wanted, &config, args.beam.max_length)?) {
         if let Some(best) = found.first() {
+            if !best.finished {
+                cut.push(index + 1);
+            }
             hypotheses[index] = model.decode(&best.tokens)?;
         }
     }
+    report_cut(&cut);
     if let Some(output) = &mut output {
         hypotheses.iter().try_for_each(|line| output.line(line))?;
         output.flush()?;
@@ -134,8 +143,17 @@ fn measure_text(args: &EvaluateArgs, model: &TextModel) -> Result {
         return Err(Error::new(format!("--window is {window}, but the model reads at most {limit} tokens at once"))
             .hint(format!("set it to {limit} or less")));
     }
+    if window == 0 {
+        let wanted = "at least 1";
+        return Err(Error::new(format!("--window is 0, wanted {wanted}")).hint(range_hint(wanted)));
+    }
     let stride = args.stride.unwrap_or(window.div_ceil(2));
-    let windows = sequential_windows(dataset.ids.len(), window, stride)?;
+    let windows = sequential_windows(dataset.ids.len(), window, stride).map_err(|error| match error {
+        TextError::Setting { field, found, wanted } => {
+            Error::new(format!("--{field} is {found}, wanted {wanted}")).hint(range_hint(wanted))
+        }
+        other => other.into(),
+    })?;
     let mut nats = 0.0;
     let mut rest = windows.as_slice();
     while let Some(first) = rest.first() {

@@ -8,7 +8,7 @@ use weft_models::search::Generation;
 
 use crate::cli::GenerateArgs;
 use crate::device;
-use crate::error::{Error, Result};
+use crate::error::{Error, NOT_UTF8_HINT, Result, range_hint};
 use crate::model::open_language_model;
 use crate::output::{Output, say};
 
@@ -94,8 +94,7 @@ fn text_of(bytes: Vec<u8>, name: &str) -> Result<String> {
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let line = error.as_bytes()[..valid].iter().filter(|&&byte| byte == b'\n').count() + 1;
-        Error::new(format!("{name}: line {line} is not UTF-8"))
-            .hint("convert the text to UTF-8, for example with iconv -f LATIN1 -t UTF-8")
+        Error::new(format!("{name}: line {line} is not UTF-8")).hint(NOT_UTF8_HINT)
     })
 }
 
@@ -103,7 +102,7 @@ fn text_of(bytes: Vec<u8>, name: &str) -> Result<String> {
 fn option_error(error: weft_decode::DecodeError) -> Error {
     match error {
         weft_decode::DecodeError::Config { field, found, wanted } => {
-            Error::new(format!("--{} is {found}, wanted {wanted}", field.replace('_', "-")))
+            Error::new(format!("--{} is {found}, wanted {wanted}", field.replace('_', "-"))).hint(range_hint(&wanted))
         }
         other => other.into(),
     }

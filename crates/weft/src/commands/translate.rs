@@ -5,8 +5,8 @@ use weft_plot::alignment_text;
 
 use crate::attention::{Pictures, align, check};
 use crate::cli::{BeamArgs, TranslateArgs};
-use crate::error::{Error, Result};
-use crate::files::LineStream;
+use crate::error::{Error, Result, range_hint};
+use crate::files::{LineStream, refuse_input};
 use crate::model::{TranslationModel, open_translator};
 use crate::output::{Output, say};
 use crate::{device, terminal};
@@ -17,15 +17,17 @@ const LINES_PER_PORTION: usize = 1000;
 /// Translates lines until there are no more.
 pub(crate) fn run(args: &TranslateArgs) -> Result {
     let config = beam_config(&args.beam, args.n_best)?;
+    refuse_input(args.output.as_deref(), &[args.input.as_deref()])?;
     let mut pictures = args.attention.as_deref().map(Pictures::new).transpose()?;
     let model = open_translator(&args.model, &device::open(args.device.device)?)?;
+    model.check(&args.beam)?;
     if pictures.is_some() || args.show_attention {
         check(&model)?;
     }
     let config = BeamConfig { eos: model.target.eos_id(), ..config };
     let mut lines = LineStream::open(args.input.as_deref(), LINES_PER_PORTION)?;
     let mut output = Output::open(args.output.as_deref())?;
-    let mut filter = Filter { args, model: &model, config, line: 0, skipped: Vec::new() };
+    let mut filter = Filter { args, model: &model, config, line: 0, skipped: Vec::new(), cut: Vec::new() };
     loop {
         let (portion, end) = lines.next_portion();
         if portion.is_empty() {
@@ -56,7 +58,8 @@ pub(crate) fn beam_config(args: &BeamArgs, num_best: usize) -> Result<BeamConfig
                 "max_length" => "--max-length",
                 _ => "--length-penalty",
             };
-            Err(Error::new(format!("{option} is {found}, wanted {}", wanted.replace("beam_size", "--beam"))))
+            let wanted = wanted.replace("beam_size", "--beam");
+            Err(Error::new(format!("{option} is {found}, wanted {wanted}")).hint(range_hint(&wanted)))
         }
         Err(other) => Err(other.into()),
     }
@@ -70,6 +73,8 @@ struct Filter<'run> {
     line: usize,
     /// The numbers of lines that were too long.
     skipped: Vec<usize>,
+    /// The numbers of lines whose translations have no end.
+    cut: Vec<usize>,
 }
 
 impl Filter<'_> {
@@ -107,6 +112,9 @@ impl Filter<'_> {
         let found = self.model.search(&sources, &self.config, self.args.beam.max_length)?;
         for ((&index, hypotheses), source) in indices.iter().zip(found).zip(&sources) {
             if let Some(best) = hypotheses.first() {
+                if !best.finished {
+                    self.cut.push(self.line + index + 1);
+                }
                 self.draw(self.line + index + 1, source, best, pictures.as_deref_mut())?;
             }
             results[index] = hypotheses;
@@ -150,11 +158,23 @@ impl Filter<'_> {
         pictures.map_or(Ok(()), |pictures| pictures.draw(line, &map))
     }
 
-    /// Tells what was left out.
+    /// Tells what was left out and what has no end.
     fn report(&self) {
-        let Some(first) = self.skipped.first() else { return };
-        let count = self.skipped.len();
-        let lines = if count == 1 { "line was" } else { "lines were" };
-        say!("warning: {count} {lines} too long for the model and left empty (the first is line {first})");
+        if let Some(first) = self.skipped.first() {
+            let count = self.skipped.len();
+            let lines = if count == 1 { "line was" } else { "lines were" };
+            say!("warning: {count} {lines} too long for the model and left empty (the first is line {first})");
+        }
+        report_cut(&self.cut);
     }
+}
+
+/// Tells which lines' translations reached the longest length before their end.
+pub(crate) fn report_cut(lines: &[usize]) {
+    let Some(first) = lines.first() else { return };
+    let translations = if lines.len() == 1 { "translation was" } else { "translations were" };
+    say!(
+        "warning: {} {translations} cut off at the longest length, see --max-length (the first is line {first})",
+        lines.len()
+    );
 }

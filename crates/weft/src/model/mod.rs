@@ -7,15 +7,19 @@ mod translator;
 
 pub(crate) use language_model::{Continues, TextModel};
 pub(crate) use open::{Model, folder_of, open, open_language_model, open_translator};
+pub(crate) use size::check_training;
 pub(crate) use translator::{Translates, TranslationModel};
 
 use burn::tensor::Device;
 use weft_models::{Architecture, named_parameters};
 
-/// The name and the shape of each tensor that a checkpoint of the model holds.
+/// A tensor that Marian's format wants and that nothing trains: no parameter.
+const CONSTANT: &str = "final_logits_bias";
+
+/// The name and the shape of each tensor of parameters that a checkpoint of the model holds.
 fn stored_shapes<M: Architecture>(model: &M) -> Vec<(String, Vec<usize>)> {
     let mut shapes = Vec::new();
-    for parameter in named_parameters(model) {
+    for parameter in named_parameters(model).into_iter().filter(|parameter| parameter.name != CONSTANT) {
         let names = M::stored_names(&parameter.name);
         let mut shape = parameter.shape;
         if let Some(rows) = shape.first_mut() {

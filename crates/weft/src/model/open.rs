@@ -10,10 +10,11 @@ use weft_models::rnn_encoder_decoder::RnnEncoderDecoder;
 use weft_models::transformer::Transformer;
 use weft_models::{Architecture, CheckpointError};
 use weft_text::Tokenizer;
-use weft_train::{TrainError, verify_model};
+use weft_train::{TrainError, find_folder, verify_model};
 
 use super::{Continues, TextModel, Translates, TranslationModel, size};
 use crate::error::{Error, Result};
+use crate::files::shell;
 
 /// The tokenizer of both sides, or of the target.
 const TOKENIZER_FILE: &str = "tokenizer.json";
@@ -33,13 +34,10 @@ pub(crate) enum Model {
 /// # Errors
 /// A path that is neither.
 pub(crate) fn folder_of(path: &Path) -> Result<PathBuf> {
-    let holds_config = |folder: &Path| folder.join(checkpoint::CONFIG_FILE).is_file();
-    if holds_config(path) {
-        return Ok(path.to_owned());
-    }
-    let inside = path.join(MODEL_FOLDER);
-    if holds_config(&inside) {
-        return Ok(inside);
+    for folder in [find_folder(path), find_folder(&path.join(MODEL_FOLDER))] {
+        if holds_config(&folder)? {
+            return Ok(folder);
+        }
     }
     let shown = path.display();
     let metadata = std::fs::metadata(path).map_err(|error| Error::file("open the model", path, &error))?;
@@ -47,7 +45,8 @@ pub(crate) fn folder_of(path: &Path) -> Result<PathBuf> {
         Error::new(format!("{shown} is a file, not a model's folder"))
     } else if path.join("checkpoints").is_dir() {
         return Err(Error::new(format!("{shown} is a run that has not left a model yet")).hint(format!(
-            "go on with `weft train --resume {shown}`, or name one of the folders in {}",
+            "go on with `weft train --resume {}`, or name one of the folders in {}",
+            shell(path),
             path.join("checkpoints").display()
         )));
     } else {
@@ -55,6 +54,16 @@ pub(crate) fn folder_of(path: &Path) -> Result<PathBuf> {
     };
     Err(error
         .hint("a model is a folder with config.json, model.safetensors and tokenizer.json, or a run of `weft train`"))
+}
+
+fn holds_config(folder: &Path) -> Result<bool> {
+    use std::io::ErrorKind;
+    let path = folder.join(checkpoint::CONFIG_FILE);
+    match std::fs::metadata(&path) {
+        Ok(metadata) => Ok(metadata.is_file()),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
+        Err(error) => Err(Error::file("read", &path, &error)),
+    }
 }
 
 /// Opens the model of a folder or a run.
@@ -74,7 +83,9 @@ pub(crate) fn open(path: &Path, device: &Device) -> Result<Model> {
             let config = model.config();
             let sizes = (config.vocab_size, config.target_vocab_size());
             let eos = config.eos_token_id;
-            translator(&folder, Box::new(model.for_decoding()), sizes, eos)
+            // Keys and values of each layer.
+            let cache_width = 2 * config.num_decoder_layers * config.hidden_size;
+            translator(&folder, Box::new(model.for_decoding()), sizes, eos, cache_width)
         }
         RnnEncoderDecoder::MODEL_TYPE => {
             let config = checkpoint::load_config::<RnnEncoderDecoder>(&folder)?;
@@ -82,7 +93,7 @@ pub(crate) fn open(path: &Path, device: &Device) -> Result<Model> {
             let model: RnnEncoderDecoder = checkpoint::load(&folder, device)?;
             let config = model.config();
             let (sizes, eos) = ((config.vocab_size, config.decoder_vocab_size), config.eos_token_id);
-            translator(&folder, Box::new(model.for_decoding()), sizes, eos)
+            translator(&folder, Box::new(model.for_decoding()), sizes, eos, 0)
         }
         Gpt::MODEL_TYPE => {
             let config = checkpoint::load_config::<Gpt>(&folder)?;
@@ -133,7 +144,13 @@ pub(crate) fn open_language_model(path: &Path, device: &Device) -> Result<TextMo
     }
 }
 
-fn translator(folder: &Path, model: Box<dyn Translates>, sizes: (usize, usize), eos: u32) -> Result<Model> {
+fn translator(
+    folder: &Path,
+    model: Box<dyn Translates>,
+    sizes: (usize, usize),
+    eos: u32,
+    cache_width: usize,
+) -> Result<Model> {
     let path = folder.join(TOKENIZER_FILE);
     let target = tokenizer(&path, sizes.1)?;
     if target.eos_id() != eos {
@@ -141,7 +158,7 @@ fn translator(folder: &Path, model: Box<dyn Translates>, sizes: (usize, usize), 
     }
     let path = folder.join(SOURCE_TOKENIZER_FILE);
     let source = if path.exists() { tokenizer(&path, sizes.0)? } else { target.clone() };
-    Ok(Model::Translator(TranslationModel { model, source, target }))
+    Ok(Model::Translator(TranslationModel { model, source, target, cache_width }))
 }
 
 fn language_model(folder: &Path, model: Box<dyn Continues>, size: usize) -> Result<Model> {

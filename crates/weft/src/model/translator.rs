@@ -5,7 +5,9 @@ use weft_models::{Sequences, Translator};
 use weft_text::Tokenizer;
 
 use super::{device_of, stored_shapes};
-use crate::error::Result;
+use crate::cli::BeamArgs;
+use crate::error::{Error, Result, range_hint};
+use crate::memory;
 
 /// A translator of any architecture, without its type.
 pub(crate) trait Translates {
@@ -66,7 +68,12 @@ pub(crate) struct TranslationModel {
     pub(crate) model: Box<dyn Translates>,
     pub(crate) source: Tokenizer,
     pub(crate) target: Tokenizer,
+    /// Values that a hypothesis keeps for each of its tokens.
+    pub(crate) cache_width: usize,
 }
+
+/// Sources that are decoded together hold about this many tokens.
+const TOKENS_PER_BATCH: usize = 1024;
 
 /// Source lengths are rounded up to a multiple of this before the longest translation is derived from them, so that
 /// sentences of similar length are decoded together.
@@ -84,6 +91,38 @@ impl TranslationModel {
     pub(crate) fn decode(&self, tokens: &[u32]) -> Result<String> {
         let text = self.target.decode(tokens)?;
         Ok(if text.contains(['\n', '\r']) { text.replace(['\n', '\r'], " ") } else { text })
+    }
+
+    /// Checks what the arguments ask of this model.
+    ///
+    /// # Errors
+    /// A beam that the first step cannot fill, or translations longer than the model has positions for.
+    pub(crate) fn check(&self, args: &BeamArgs) -> Result {
+        let most = self.target.vocab_size();
+        if args.beam > most {
+            let wanted = format!("at most {most}, the tokens that a translation can begin with");
+            return Err(Error::new(format!("--beam is {}, wanted {wanted}", args.beam)).hint(range_hint(&wanted)));
+        }
+        match (args.max_length, self.model.max_target_length()) {
+            (Some(length), Some(limit)) if length > limit => {
+                Err(Error::new(format!("--max-length is {length}, but the model writes at most {limit} tokens"))
+                    .hint(range_hint(&format!("at most {limit}"))))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that the hypotheses of the sources fit into memory: on each core a batch, and in it for each row its
+    /// scores and what it keeps for its tokens, twice where rows are reordered.
+    fn check_memory(&self, sources: &[Vec<u32>], beam: usize, max_length: usize) -> Result {
+        let longest = sources.iter().map(Vec::len).max().unwrap_or(0);
+        let batch = (TOKENS_PER_BATCH / longest.max(1)).max(1);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let sentences = sources.len().min(batch.saturating_mul(cores)) as u128;
+        let kept = (longest.min(max_length) as u128).saturating_mul(self.cache_width as u128);
+        let row = (self.target.vocab_size() as u128).saturating_add(kept).saturating_mul(2 * size_of::<f32>() as u128);
+        let what = format!("a beam of {beam} over {sentences} sentences at once");
+        memory::check(&what, sentences.saturating_mul(beam as u128).saturating_mul(row), "choose a smaller --beam")
     }
 
     /// Searches with `config`; without a `max_length`, each source's own length bounds its translations. A source's
@@ -106,6 +145,7 @@ impl TranslationModel {
         let mut results = vec![Vec::new(); sources.len()];
         for (max_length, indices) in by_limit {
             let group: Vec<Vec<u32>> = indices.iter().map(|&index| sources[index].clone()).collect();
+            self.check_memory(&group, config.beam_size, max_length)?;
             let found = self.model.search(&group, &BeamConfig { max_length, ..config.clone() })?;
             for (index, hypotheses) in indices.into_iter().zip(found) {
                 results[index] = hypotheses;

@@ -15,6 +15,7 @@ use weft_train::{Event, Outcome, Run, TrainError};
 
 use crate::cli::{DeviceName, QuickstartArgs};
 use crate::error::{Error, Result};
+use crate::files::shell;
 use crate::model::open_translator;
 use crate::output::say;
 use crate::{attention, device, interrupt, terminal};
@@ -28,7 +29,8 @@ pub(crate) fn run(args: &QuickstartArgs) -> Result {
     if Contestant::BOTH.iter().any(|contestant| contestant.folder(output).exists()) {
         let shown = output.display();
         return Err(Error::new(format!("{shown} holds a quickstart already")).hint(format!(
-            "remove it, or choose another folder with --output; its models work: weft translate {shown}/transformer"
+            "remove it, or choose another folder with --output; its models work: weft translate {}",
+            shell(&Contestant::BOTH[0].folder(output))
         )));
     }
     let stop = interrupt::listen()?;
@@ -79,7 +81,7 @@ fn train(args: &QuickstartArgs, data: &Data, stop: &AtomicBool, view: &mut View)
         interrupted |= outcome? == Outcome::Interrupted;
     }
     if interrupted {
-        let folders = Contestant::BOTH.map(|contestant| contestant.folder(&args.output).display().to_string());
+        let folders = Contestant::BOTH.map(|contestant| shell(&contestant.folder(&args.output)));
         say!("stopped; go on with one of:\n  weft train --resume {}\n  weft train --resume {}", folders[0], folders[1]);
         return Err(Error::Interrupted);
     }
@@ -137,14 +139,29 @@ fn examine(contestant: Contestant, output: &Path, held_out: &[TaskPair]) -> Resu
 
 /// What to type next.
 fn farewell(output: &Path) -> String {
+    let typed = |path: &str| shell(&output.join(path));
+    let (transformer, rnn) = (typed("transformer"), typed("rnn"));
+    let (source, target) = (typed("data/held-out.source"), typed("data/held-out.target"));
     let output = output.display();
     format!(
         "Where each model looked for each word is drawn in {output}/*/attention-*.svg and .png,\n\
          the losses in {output}/*/curve.svg.\n\n\
          next:\n  \
-         echo \"14 juillet 1789\" | weft translate {output}/transformer --show-attention\n  \
-         weft evaluate {output}/rnn --source {output}/data/held-out.source --reference {output}/data/held-out.target\n  \
-         weft inspect {output}/transformer\n  \
+         echo \"14 juillet 1789\" | weft translate {transformer} --show-attention\n  \
+         weft evaluate {rnn} --source {source} --reference {target}\n  \
+         weft inspect {transformer}\n  \
          weft train --train YOUR.source YOUR.target --output run"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_to_type_next_can_be_typed() {
+        let text = farewell(Path::new("my models"));
+        assert!(text.contains("weft inspect 'my models/transformer'\n"), "{text}");
+        assert!(text.contains("--reference 'my models/data/held-out.target'\n"), "{text}");
+    }
 }

@@ -69,7 +69,7 @@ fn truncated_checkpoints() {
         translate_with(&copy).failed(&["model.safetensors"]);
     }
     std::fs::remove_file(&weights).unwrap();
-    translate_with(&copy).failed(&["cannot read", "model.safetensors"]);
+    translate_with(&copy).failed(&["model.safetensors: it is missing", "copy the model again"]);
     std::fs::write(&weights, &bytes).unwrap();
     for name in ["config.json", "tokenizer.json"] {
         let text = std::fs::read(copy.join(name)).unwrap();
@@ -168,6 +168,7 @@ fn impossible_settings() {
     train(&["--set", "model.num_heads=3"]).failed(&["3, which does not divide"]);
     train(&["--set", "model.hidden_size=0"]).failed(&["`model.hidden_size` is 0"]);
     train(&["--set", "training.seed=many"]).failed(&["`training.seed` cannot be"]);
+    train(&["--dropout", "-1"]).failed(&["`model.dropout` is -1", "hint: set it to 0 to "]);
     train(&["--preset", "huge"]).failed(&["huge", "tiny"]);
     train(&["--cell", "lstm"]).failed(&["--cell: `model.cell` is no setting of the architecture transformer"]);
     train(&["--metric", "rouge"]).failed(&["--metric"]);
@@ -178,15 +179,69 @@ fn impossible_settings() {
     assert!(!folder.join("run").exists());
     let path = translator();
     run(path, &["translate", "run", "--beam", "0"]).failed(&["--beam is 0"]);
+    run(path, &["translate", "run", "--beam", "100000"]).failed(&["--beam is 100000, wanted at most "]);
+    run(path, &["translate", "run", "--max-length", "5000"]).failed(&["--max-length is 5000", "at most 512 tokens"]);
     run(path, &["translate", "run", "--n-best", "9"]).failed(&["--n-best is 9"]);
     run(path, &["translate", "run", "--max-length", "0"]).failed(&["--max-length is 0"]);
     let generate = |more: &[&str]| run(language_model(), &[&["generate", "run", "--prompt", "eins"], more].concat());
-    generate(&["--temperature=-1"]).failed(&["--temperature is -1"]);
+    generate(&["--temperature", "-1"]).failed(&["--temperature is -1", "hint: set it to a finite number"]);
     generate(&["--top-p", "0"]).failed(&["--top-p is 0"]);
     let text = |more: &[&str]| run(language_model(), &[&["evaluate", "run", "--text", "book.txt"], more].concat());
     text(&["--window", "64"]).failed(&["--window is 64", "at most 32"]);
-    text(&["--stride", "0"]).failed(&["stride"]);
-    text(&["--window", "0"]).failed(&["window"]);
+    text(&["--stride", "0"]).failed(&["--stride is 0", "hint: set it to 1 up to"]);
+    text(&["--window", "0"]).failed(&["--window is 0, wanted at least 1"]);
+}
+
+#[test]
+fn models_that_no_memory_holds() {
+    let data = translation_data();
+    let folder = data.path();
+    for more in [
+        &["--hidden-size", "4000000", "--heads", "1"][..],
+        &["--layers", "1000000000000"],
+        &["--set", "model.max_positions=10000000000000"],
+        &["--architecture", "rnn-encoder-decoder", "--set", "model.embedding_size=1000000000000"],
+    ] {
+        let shape =
+            ["train", "--train", "train.en", "train.de", "--validation", "test.en", "test.de", "--output", "run"];
+        let found = run(folder, &[&shape[..], more].concat());
+        assert!(!found.stderr.contains("panicked") && !found.stderr.contains("memory allocation"), "{found:#?}");
+        assert_eq!(found.code, Some(1), "{found:#?}");
+        // Some of them are outside the range of their setting.
+        assert!(found.stderr.contains("but this machine has ") || found.stderr.contains(" is "), "{found:#?}");
+        assert!(!folder.join("run").exists());
+    }
+}
+
+#[test]
+fn hints_name_the_remedy() {
+    let folder = folder_with(&[("a.jsonl", "{\"xx\": \"a\", \"yy\": \"b\"}\n"), ("a.txt", "a\n")]);
+    let path = folder.path();
+    let train = ["train", "--train", "a.jsonl", "--languages", "en", "de", "--output", "run"];
+    run(path, &train).failed(&["--languages SOURCE TARGET"]);
+    run(path, &["translate", &model(), "-i", "."]).failed(&["cannot read .", "name a file, not a folder"]);
+    let output = run(path, &["average", &model(), "--output", "a.txt/mean"]);
+    output.failed(&["hint: a part of the path is a file, not a folder"]);
+    let (_copied, copy) = copy_of(&translator().join("run/model"));
+    std::fs::remove_file(copy.join("run.toml")).unwrap();
+    translate_with(&copy).failed(&["run.toml: it is missing", "copy the model again"]);
+    let run_copy = copy.with_file_name("run");
+    std::fs::create_dir(&run_copy).unwrap();
+    std::fs::copy(translator().join("run/config.toml"), run_copy.join("config.toml")).unwrap();
+    std::fs::write(run_copy.join("metrics.jsonl"), "no record\n").unwrap();
+    let (_second, model) = copy_of(&translator().join("run/model"));
+    std::fs::rename(model, run_copy.join("model")).unwrap();
+    run(path, &["inspect", &run_copy.display().to_string()])
+        .failed(&["metrics.jsonl: line 1", "mend or remove that line"]);
+}
+
+/// A link to itself cannot be read by anybody, unlike a folder without permissions, which root can read.
+#[cfg(unix)]
+#[test]
+fn what_cannot_be_read_is_not_called_empty() {
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("config.json", folder.path().join("config.json")).unwrap();
+    run(folder.path(), &["translate", "."]).failed(&["cannot read ./config.json"]);
 }
 
 #[test]

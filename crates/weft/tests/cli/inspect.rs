@@ -25,6 +25,12 @@ fn everything_about_a_run() {
 }
 
 #[test]
+fn constants_are_no_parameters() {
+    let found = run(translator(), &["inspect", "run", "--tensors"]).worked();
+    assert!(found.stdout.contains("model.shared.weight") && !found.stdout.contains("final_logits_bias"), "{found:#?}");
+}
+
+#[test]
 fn the_parts_add_up() {
     let json = |args: &[&str]| -> serde_json::Value {
         serde_json::from_str(&run(language_model(), args).worked().stdout).unwrap()

@@ -6,6 +6,7 @@ mod bad_input;
 mod evaluate;
 mod generate;
 mod inspect;
+mod nothing_lost;
 mod quickstart;
 mod resume;
 mod support;

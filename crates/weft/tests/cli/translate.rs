@@ -70,6 +70,16 @@ fn long_lines_are_an_error_or_left_empty() {
 }
 
 #[test]
+fn translations_without_an_end_are_counted() {
+    let found = filter(translator(), &["translate", "run", "--max-length", "1"], "one two\n\nthree four\n").worked();
+    let wanted = "warning: 2 translations were cut off at the longest length, see --max-length (the first is line 1)\n";
+    assert_eq!(found.stderr, wanted);
+    let args = ["evaluate", "run", "--source", "test.en", "--reference", "test.de", "--max-length", "1"];
+    let found = run(translator(), &args).worked();
+    assert!(found.stderr.starts_with("warning: 20 translations were cut off"), "{found:#?}");
+}
+
+#[test]
 fn a_reader_that_leaves_is_no_error() {
     use std::process::Stdio;
     let folder = folder_with(&[("many.txt", &"one two three\n".repeat(4000))]);

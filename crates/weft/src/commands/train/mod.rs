@@ -5,10 +5,12 @@ mod watch;
 
 use std::path::{Path, PathBuf};
 
-use weft_train::{Event, Outcome, Run, RunFolder, average, derive, survey};
+use weft_train::{Event, Outcome, Run, RunFolder, average, check_average_output, derive, survey};
 
 use crate::cli::{AverageArgs, TrainArgs};
 use crate::error::{Error, Result};
+use crate::files::shell;
+use crate::model::check_training;
 use crate::output::say;
 use crate::{device, interrupt};
 use watch::Watch;
@@ -32,6 +34,7 @@ pub(crate) fn run(args: &TrainArgs) -> Result {
             for value in derived {
                 say!("{:30} {:<22} {}", value.name, value.value, value.because);
             }
+            check_training(&config)?;
             Run::start(config, folder, &device)?
         }
         (None, None) => return Err(Error::new("--output is missing: where shall the run go?")),
@@ -85,15 +88,10 @@ fn next(folder: &Path, translates: bool) -> String {
     }
 }
 
-/// A path as it can be typed.
-fn shell(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |letter: char| letter.is_alphanumeric() || "/._-".contains(letter);
-    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
-}
-
 /// Averages checkpoints into a model.
 pub(crate) fn run_average(args: &AverageArgs) -> Result {
+    // A run stands for its checkpoints, but all of it is kept.
+    check_average_output(&args.checkpoints, &args.output)?;
     let mut models = Vec::new();
     for path in &args.checkpoints {
         models.extend(checkpoints_of(path)?);
