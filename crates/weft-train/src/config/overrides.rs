@@ -199,8 +199,8 @@ impl Overrides {
     }
 }
 
-/// A known key that is less like an unknown one than this, 0 to 1, is not what was meant.
-const LIKE_ENOUGH: f64 = 0.6;
+/// A known name that is less like an unknown one than this, 0 to 1, is not what was meant.
+const LIKE_ENOUGH: f64 = 0.5;
 
 /// Every key of a configuration, dotted.
 pub(crate) fn known_keys() -> Vec<String> {
@@ -212,14 +212,15 @@ pub(crate) fn known_keys() -> Vec<String> {
 fn unknown(key: &str, origin: Origin) -> TrainError {
     let known = known_keys();
     let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
+    let name_likeness = |candidate: &String| strsim::normalized_damerau_levenshtein(&last(key), &last(candidate));
     let likeness = |candidate: &String| {
         // A right name in a wrong section is near, too.
         let whole = strsim::normalized_damerau_levenshtein(key, candidate);
-        whole.max(strsim::normalized_damerau_levenshtein(&last(key), &last(candidate)) - 0.05)
+        whole.max(name_likeness(candidate) - 0.05)
     };
     let sections = ["data", "tokenizer", "model", "training"].map(str::to_owned);
     let candidates: Vec<String> = if key.contains('.') { known } else { [known, sections.to_vec()].concat() };
-    let near = candidates.into_iter().filter(|candidate| likeness(candidate) >= LIKE_ENOUGH);
+    let near = candidates.into_iter().filter(|candidate| name_likeness(candidate) >= LIKE_ENOUGH);
     let nearest = near.max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
     TrainError::UnknownSetting { origin, key: key.to_owned(), nearest }
 }
