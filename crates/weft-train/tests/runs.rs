@@ -105,16 +105,17 @@ fn checkpoints(folder: &RunFolder) -> Vec<u64> {
 fn broken_weights_are_not_saved() {
     let folder = tempfile::tempdir().unwrap();
     let train = reversal_corpus(folder.path(), "train.tsv", 40, 1);
-    let more = [("training.checkpoint_interval", "1"), ("training.metric", "bleu")];
-    let mut config = config("transformer", &train, &train, &more);
+    let mut config = config("transformer", &train, &train, &[("training.metric", "bleu")]);
     // What no configuration file may say: a parameter without a gradient becomes 0 / 0.
     config.training.epsilon = 0.0;
-    for (validation_interval, message) in [
-        (1000, "step 1: the parameter `"),
-        (1, "step 1: the validation loss is NaN, and the first parameter at fault, `"),
-    ] {
-        config.training.validation_interval = validation_interval;
-        let mut run = start(&config, &folder.path().join(validation_interval.to_string())).unwrap();
+    let cases = [
+        ((1, 1000), "step 1: the parameter `"),
+        ((1, 1), "step 1: the validation loss is NaN, and the first parameter at fault, `"),
+        ((1000, 1000), "step 2: the loss is NaN, and the first parameter at fault, `"),
+    ];
+    for (index, (intervals, message)) in cases.into_iter().enumerate() {
+        (config.training.checkpoint_interval, config.training.validation_interval) = intervals;
+        let mut run = start(&config, &folder.path().join(index.to_string())).unwrap();
         let error = run.run(&AtomicBool::new(false), &mut |_| ()).unwrap_err();
         assert!(error.to_string().starts_with(message) && error.to_string().ends_with(" is NaN"), "{error}");
         assert!(error.hint().unwrap().starts_with("start a new run"));
