@@ -171,6 +171,30 @@ pub enum TrainError {
         /// The key.
         key: String,
     },
+    /// A configuration that is no longer the one of the run's newest checkpoint.
+    #[error("{} was edited since the run began: {} differ from the newest checkpoint", path.display(), quoted(keys))]
+    EditedConfig {
+        /// The file.
+        path: PathBuf,
+        /// The keys that differ.
+        keys: Vec<String>,
+    },
+    /// Too little data to train or to validate on.
+    #[error("{}: {found} {unit} to {purpose}, wanted at least {wanted}", files(paths))]
+    TooLittle {
+        /// The files.
+        paths: Vec<PathBuf>,
+        /// How much there is.
+        found: usize,
+        /// How much is needed.
+        wanted: usize,
+        /// Of what.
+        unit: &'static str,
+        /// What for.
+        purpose: &'static str,
+        /// What the user can do about it.
+        remedy: String,
+    },
     /// Models that cannot be averaged.
     #[error("{} cannot be averaged with {}: {problem}", path.display(), first.display())]
     Average {
@@ -207,6 +231,16 @@ fn listed(passed_over: &[crate::PassedOver]) -> String {
     items.concat()
 }
 
+fn quoted(keys: &[String]) -> String {
+    let items: Vec<String> = keys.iter().map(|key| format!("`{key}`")).collect();
+    items.join(", ")
+}
+
+fn files(paths: &[PathBuf]) -> String {
+    let items: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    items.join(", ")
+}
+
 impl TrainError {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
@@ -230,9 +264,15 @@ impl TrainError {
             Self::Score(source) => source.hint(),
             Self::Plot(source) => source.hint(),
             Self::NotFinite { .. } => Some(
-                "resume from the last checkpoint with a lower learning rate or a longer warm-up, or clip the gradient"
+                "start a new run with a lower training.learning_rate, a longer training.warmup_steps or a smaller \
+                 training.clip_norm; the last checkpoint of this one stays"
                     .into(),
             ),
+            Self::EditedConfig { .. } => Some(
+                "write the old values back, or start a new run; steps, epochs, minutes and patience may change, by flags"
+                    .into(),
+            ),
+            Self::TooLittle { remedy, .. } => Some(remedy.clone()),
             Self::RunExists { .. } => Some("resume it, or choose another folder".into()),
             Self::NoRun { .. } => Some("name the folder that was the output of a training run".into()),
             Self::NoCheckpoint { .. } => Some("start the run again".into()),

@@ -95,7 +95,18 @@ impl TranslationData {
         let all = build(&corpus)?;
         let (train, validation) = if validation.is_empty() {
             let held_out = (all.len() as f64 * validation_ratio).ceil() as usize;
-            hold_out(all, held_out.clamp(1, MOST_HELD_OUT_PAIRS))?
+            let held_out = held_out.clamp(1, MOST_HELD_OUT_PAIRS);
+            if all.len() <= held_out {
+                return Err(TrainError::TooLittle {
+                    paths: config.data.train.clone(),
+                    found: all.len(),
+                    wanted: held_out + 1,
+                    unit: "pairs",
+                    purpose: "train and validate on",
+                    remedy: "give more pairs, a smaller data.validation_ratio, or data.validation".into(),
+                });
+            }
+            hold_out(all, held_out)
         } else {
             (all, build(&parallel(validation, languages)?)?)
         };
@@ -157,12 +168,14 @@ impl TextData {
         if data.validation.is_empty() {
             let ratio = 1.0 - data.validation_ratio;
             let (first, rest) = train.split(ratio);
+            check_lengths(config, first.len(), rest.len())?;
             let (first, rest) = (first.to_vec(), rest.to_vec());
             let validation_hash = hexadecimal(&Sha256::digest(format!("{} from {ratio}", train.hash)));
             let (skipped, train_hash) = (train.skipped, train.hash);
             return Ok(Self { tokenizer, train: first, validation: rest, skipped, train_hash, validation_hash });
         }
         let validation = TextDataset::build(&text(&data.validation, &data.field), &tokenizer)?;
+        check_lengths(config, train.ids.len(), validation.ids.len())?;
         let mut skipped = train.skipped;
         skipped.merge(&validation.skipped);
         Ok(Self {
@@ -197,12 +210,45 @@ fn train_tokenizers<I: Iterator<Item = Result<[String; 2], TextError>>>(
     Ok((source, target))
 }
 
-/// All but the last pairs, and those.
-fn hold_out(all: ParallelDataset, count: usize) -> Result<(ParallelDataset, ParallelDataset), TrainError> {
-    let first = all.len().saturating_sub(count);
-    if first == 0 {
-        return Err(TextError::TextTooShort { found: all.len(), wanted: count + 1 }.into());
+/// Checks that there is a window to train on and a token to predict in validation.
+fn check_lengths(config: &RunConfig, train: usize, validation: usize) -> Result<(), TrainError> {
+    let (data, unit) = (&config.data, "tokens");
+    let wanted = config.training.window.unwrap_or(1) + 1;
+    if train < wanted {
+        let remedy = "give more text, or a smaller training.window".into();
+        return Err(TrainError::TooLittle {
+            paths: data.train.clone(),
+            found: train,
+            wanted,
+            unit,
+            purpose: "train on",
+            remedy,
+        });
     }
+    if validation < 2 {
+        let (paths, remedy) = match data.validation.is_empty() {
+            true => {
+                let ratio = data.validation_ratio;
+                (&data.train, format!("raise data.validation_ratio, which is {ratio}, or name data.validation"))
+            }
+            false => (&data.validation, "give more text".into()),
+        };
+        let purpose = "validate on";
+        return Err(TrainError::TooLittle {
+            paths: paths.clone(),
+            found: validation,
+            wanted: 2,
+            unit,
+            purpose,
+            remedy,
+        });
+    }
+    Ok(())
+}
+
+/// All but the last pairs, and those.
+fn hold_out(all: ParallelDataset, count: usize) -> (ParallelDataset, ParallelDataset) {
+    let first = all.len().saturating_sub(count);
     let part = |from: usize, to: usize, hash: String| ParallelDataset {
         source: (from..to).map(|i| all.source.get(i)).collect(),
         target: (from..to).map(|i| all.target.get(i)).collect(),
@@ -211,7 +257,7 @@ fn hold_out(all: ParallelDataset, count: usize) -> Result<(ParallelDataset, Para
         hash,
     };
     let held_out = hexadecimal(&Sha256::digest(format!("{} from {first}", all.hash)));
-    Ok((part(0, first, all.hash.clone()), part(first, all.len(), held_out)))
+    (part(0, first, all.hash.clone()), part(first, all.len(), held_out))
 }
 
 fn parallel(paths: &[PathBuf], languages: &[String]) -> Result<ParallelCorpus, TextError> {

@@ -12,8 +12,9 @@ use weft_models::{Architecture, LanguageModel, Translator};
 use weft_text::{SkipReport, Tokenizer};
 
 use crate::build::Buildable;
-use crate::checkpoint::{RunFolder, RunState};
+use crate::checkpoint::{RunFolder, RunState, STATE_FILE};
 use crate::config::{ArchitectureKind, Overrides, RunConfig};
+use crate::dial::check_budget;
 use crate::error::TrainError;
 use crate::event::Outcome;
 use crate::metrics::Record;
@@ -105,9 +106,7 @@ impl Run {
     /// # Errors
     /// Errors of the corpora; a model that cannot be built; a folder that cannot be written or that holds a run.
     pub fn start(config: RunConfig, folder: &Path, device: &Device) -> Result<Self, TrainError> {
-        if folder.join(RunConfig::FILE).exists() {
-            return Err(TrainError::RunExists { path: folder.to_owned() });
-        }
+        RunFolder::check_free(folder)?;
         let data = Data::prepare(&config, None)?;
         let begin = Begin::New { folder, device };
         Self::build(config, data, begin)
@@ -117,7 +116,8 @@ impl Run {
     /// `.epochs`, `.minutes`) and `training.patience`, nothing else.
     ///
     /// # Errors
-    /// No run, or no whole checkpoint in it; a corpus or tokenizer that is not the one the run began with.
+    /// No run, or no whole checkpoint in it; a corpus, a tokenizer or a setting that is not the one the run began with;
+    /// a budget that is used up already.
     pub fn resume(
         folder: &Path,
         overrides: &Overrides,
@@ -125,8 +125,8 @@ impl Run {
         observer: Observer<'_>,
     ) -> Result<Self, TrainError> {
         let folder = RunFolder::open(folder)?;
-        let config = with_budget(folder.config()?, overrides)?;
-        let (path, _, _) = folder.newest_whole()?;
+        let (path, state, _) = folder.newest_whole()?;
+        let config = resumed_config(&folder, &path, &state, overrides)?;
         let target = Tokenizer::load(path.join(TOKENIZER_FILE))?;
         let source = path.join(SOURCE_TOKENIZER_FILE);
         let source = if source.exists() { Tokenizer::load(source)? } else { target.clone() };
@@ -243,21 +243,63 @@ fn trainer<M: Buildable + Send + 'static>(
     }))
 }
 
-/// The configuration with another budget.
-fn with_budget(mut config: RunConfig, overrides: &Overrides) -> Result<RunConfig, TrainError> {
-    for key in overrides.keys() {
-        let training = &mut config.training;
-        match key {
-            "training.steps" => training.steps = overrides.get(key)?,
-            "training.epochs" => training.epochs = overrides.get(key)?,
-            "training.minutes" => training.minutes = overrides.get(key)?,
-            "training.patience" => training.patience = overrides.get(key)?.unwrap_or(0),
-            _ => {
-                let origin = overrides.origin(key).cloned();
-                let origin = origin.unwrap_or_else(|| crate::config::Origin::Flag(key.to_owned()));
-                return Err(TrainError::FixedSetting { origin, key: key.to_owned() });
-            }
-        }
+/// The settings that may change when a run is resumed.
+const CHANGEABLE: [&str; 4] = ["training.steps", "training.epochs", "training.minutes", "training.patience"];
+
+/// The configuration of a run's newest checkpoint, with the budget that `config.toml` and `overrides` give it.
+fn resumed_config(
+    folder: &RunFolder,
+    checkpoint: &Path,
+    state: &RunState,
+    overrides: &Overrides,
+) -> Result<RunConfig, TrainError> {
+    let written = folder.config()?;
+    // Checkpoints of older versions do not say.
+    let saved = match state.config.as_str() {
+        "" => written.clone(),
+        text => toml::from_str(text)
+            .map_err(|source| TrainError::Toml { path: checkpoint.join(STATE_FILE), source: Box::new(source) })?,
+    };
+    // `config.toml` has the budget of the last time the run was resumed, which may be newer than the checkpoint.
+    let keys: Vec<String> =
+        saved.differences(&written).into_iter().filter(|key| !CHANGEABLE.contains(&key.as_str())).collect();
+    if !keys.is_empty() {
+        return Err(TrainError::EditedConfig { path: folder.config_path(), keys });
     }
+    let mut config = written;
+    for key in overrides.keys() {
+        let next = overrides.apply(&config, key)?;
+        if next != config && !CHANGEABLE.contains(&key) {
+            return Err(TrainError::FixedSetting { origin: overrides.origin_or(key, key), key: key.to_owned() });
+        }
+        config = next;
+    }
+    let training = &config.training;
+    check_budget(training.steps, training.epochs, training.minutes, overrides)?;
+    check_reached(&saved, &config, state, overrides)?;
     Ok(config)
+}
+
+/// Checks that a budget that changed does not end before where the run stands.
+fn check_reached(
+    saved: &RunConfig,
+    config: &RunConfig,
+    state: &RunState,
+    overrides: &Overrides,
+) -> Result<(), TrainError> {
+    let (training, changed) = (&config.training, saved.differences(config));
+    let check = |key: &str, found: Option<f64>, least: f64, what: &str| match found.filter(|&found| found < least) {
+        Some(found) if changed.iter().any(|changed| changed == key) => Err(TrainError::SettingRange {
+            origin: overrides.origin_or(key, RunConfig::FILE),
+            key: key.to_owned(),
+            found: found.to_string(),
+            wanted: format!("at least {least}, the {what}"),
+        }),
+        _ => Ok(()),
+    };
+    check("training.steps", training.steps.map(|steps| steps as f64), state.step as f64, "steps done")?;
+    // An epoch that has begun counts: a run does not go back.
+    let epochs = state.epoch + u64::from(state.position > 0);
+    check("training.epochs", training.epochs.map(|epochs| epochs as f64), epochs as f64, "epochs begun")?;
+    check("training.minutes", training.minutes, (state.seconds / 0.6).ceil() / 100.0, "minutes spent")
 }

@@ -50,11 +50,22 @@ impl Schedule {
         if step < self.warmup_steps {
             return self.peak * at / warmup;
         }
-        let floor = self.peak * self.floor_ratio;
         let span = self.total_steps.saturating_sub(self.warmup_steps).max(1) as f64;
-        let progress = ((at - warmup) / span).clamp(0.0, 1.0);
+        self.after_warmup(at, (at - warmup) / span)
+    }
+
+    /// The learning rate of a step of a run that ends with the clock: cosine and linear follow the share of its time
+    /// that is spent, from the first step on, and the warm-up scales them.
+    pub fn learning_rate_by_time(&self, step: u64, share: f64) -> f64 {
+        let (at, warmup) = (step.max(1) as f64, self.warmup_steps.max(1) as f64);
+        self.after_warmup(at.max(warmup), share) * (at / warmup).min(1.0)
+    }
+
+    fn after_warmup(&self, at: f64, progress: f64) -> f64 {
+        let progress = progress.clamp(0.0, 1.0);
+        let floor = self.peak * self.floor_ratio;
         match self.kind {
-            ScheduleKind::InverseSquareRoot => self.peak * (warmup.max(1.0) / at).sqrt(),
+            ScheduleKind::InverseSquareRoot => self.peak * (self.warmup_steps.max(1) as f64 / at).sqrt(),
             ScheduleKind::Cosine => floor + (self.peak - floor) * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()),
             ScheduleKind::Linear => floor + (self.peak - floor) * (1.0 - progress),
             ScheduleKind::Constant => self.peak,
@@ -97,6 +108,27 @@ mod tests {
     }
 
     #[test]
+    fn a_run_by_time_falls_with_the_time() {
+        for kind in [ScheduleKind::Cosine, ScheduleKind::Linear] {
+            let rate = |step, share| schedule(kind).learning_rate_by_time(step, share);
+            assert_eq!(rate(50, 0.0), 0.5);
+            assert_eq!(rate(100, 0.0), 1.0);
+            // However many steps that makes.
+            for step in [100, 5000, 1_000_000] {
+                assert!((rate(step, 0.5) - 0.55).abs() < 1e-12);
+                assert!((rate(step, 1.5) - 0.1).abs() < 1e-12);
+            }
+        }
+        for kind in [ScheduleKind::InverseSquareRoot, ScheduleKind::Constant] {
+            for step in [1, 50, 99, 100, 101, 5000] {
+                let (by_time, by_step) =
+                    (schedule(kind).learning_rate_by_time(step, 0.7), schedule(kind).learning_rate(step));
+                assert!((by_time - by_step).abs() < 1e-12, "{kind:?} at {step}");
+            }
+        }
+    }
+
+    #[test]
     fn nothing_divides_by_zero() {
         for kind in
             [ScheduleKind::InverseSquareRoot, ScheduleKind::Cosine, ScheduleKind::Linear, ScheduleKind::Constant]
@@ -106,6 +138,8 @@ mod tests {
                 for step in 0..20 {
                     let rate = schedule.learning_rate(step);
                     assert!((0.0..=1.0).contains(&rate), "{schedule:?} at {step}: {rate}");
+                    let rate = schedule.learning_rate_by_time(step, 0.5);
+                    assert!((0.0..=1.0).contains(&rate), "{schedule:?} at {step} by time: {rate}");
                 }
             }
         }

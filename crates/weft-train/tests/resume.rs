@@ -7,8 +7,11 @@ mod support;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use support::{alphabet_text, config, finish, resume, reversal_corpus, start, trace};
-use weft_train::{Event, Outcome, Overrides, RunConfig, TrainError};
+use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
+use sha2::{Digest, Sha256};
+use support::{alphabet_text, capitals_corpus, config, finish, resume, resume_with, reversal_corpus, start, trace};
+use weft_train::{Event, Outcome, Overrides, RunConfig, TrainError, TrainingConfig};
 
 /// Eighteen steps of two micro-batches each over three epochs and more; checkpoints every four steps.
 fn translating(folder: &Path, architecture: &str) -> RunConfig {
@@ -51,6 +54,22 @@ fn a_killed_recurrent_translator_goes_on_bit_for_bit() {
     let folder = tempfile::tempdir().unwrap();
     let config = translating(folder.path(), "rnn_encoder_decoder");
     check_kills(&config, folder.path(), &[7]);
+}
+
+#[test]
+fn a_killed_translator_with_two_vocabularies_goes_on_bit_for_bit() {
+    for architecture in ["transformer", "rnn_encoder_decoder"] {
+        let folder = tempfile::tempdir().unwrap();
+        let train = capitals_corpus(folder.path(), "train.tsv", 80, 1);
+        let validation = capitals_corpus(folder.path(), "validation.tsv", 10, 2);
+        let config = config(architecture, &train, &validation, &[("tokenizer.shared", "false")]);
+        check_kills(&config, folder.path(), &[6]);
+        let model = folder.path().join("killed-at-6/model");
+        let [target, source] = ["tokenizer.json", "source_tokenizer.json"]
+            .map(|name| weft_text::Tokenizer::load(model.join(name)).unwrap());
+        assert_ne!(source.hash(), target.hash());
+        assert!(target.encode("A").unwrap() != source.encode("A").unwrap());
+    }
 }
 
 #[test]
@@ -178,6 +197,90 @@ fn a_changed_tokenizer_is_refused() {
     });
     let error = resume(&path).err().unwrap();
     assert!(error.to_string().contains("tokenizer.json: its SHA-256 is not the manifest's"), "{error}");
+    renew_manifest(&checkpoint);
+    let error = resume(&path).err().unwrap();
+    assert!(error.to_string().starts_with("the tokenizer changed since the run began"), "{error}");
+}
+
+/// The moments of every trained parameter, and no others.
+#[test]
+fn an_optimizer_of_another_model_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = translating(folder.path(), "transformer");
+    let path = folder.path().join("run");
+    let mut run = start(&config, &path).unwrap();
+    while run.state().step < 4 {
+        run.advance(&AtomicBool::new(false), &mut |_| ()).unwrap();
+    }
+    drop(run);
+    let checkpoint = path.join("checkpoints/step-00000004");
+    let file = checkpoint.join("optimizer.safetensors");
+    let bytes = std::fs::read(&file).unwrap();
+    let whole = SafeTensors::deserialize(&bytes).unwrap();
+    let mut names = whole.names();
+    names.sort();
+    let last = names[names.len() - 1];
+    let tensor = whole.tensor(last).unwrap();
+    let all = || whole.iter().filter(|(name, _)| *name != last);
+    let refused = |tensors: Vec<(&str, TensorView<'_>)>| {
+        std::fs::write(&file, safetensors::serialize(tensors, None).unwrap()).unwrap();
+        renew_manifest(&checkpoint);
+        resume(&path).err().unwrap().to_string()
+    };
+    let error = refused(all().collect());
+    assert!(error.ends_with(&format!("optimizer.safetensors: tensor `{last}` is missing")), "{error}");
+    let strangers = [(last, tensor.clone()), ("stranger.exp_avg", tensor)];
+    let error = refused(all().chain(strangers).collect());
+    assert!(error.ends_with("tensor `stranger.exp_avg` belongs to no parameter of the model"), "{error}");
+    std::fs::write(&file, &bytes).unwrap();
+    renew_manifest(&checkpoint);
+    finish(resume(&path).unwrap().0);
+}
+
+/// No kind of model has trained parameters without gradients, which would be missed in the optimizer's file.
+#[test]
+fn every_kind_of_model_can_be_resumed() {
+    let folder = tempfile::tempdir().unwrap();
+    let pairs = reversal_corpus(folder.path(), "train.tsv", 40, 1);
+    let text = alphabet_text(folder.path(), "train.txt", 20, 1);
+    let cases: [(&str, &[(&str, &str)]); 9] = [
+        ("transformer", &[("model.normalize_before", "true"), ("model.tie_embeddings", "false")]),
+        ("rnn_encoder_decoder", &[("model.bidirectional", "false"), ("model.cell", "lstm")]),
+        ("rnn_encoder_decoder", &[("model.attention", "none"), ("model.cell", "gru")]),
+        ("rnn_encoder_decoder", &[("model.cell", "rnn"), ("model.num_layers", "2")]),
+        ("rnn_encoder_decoder", &[("model.cell", "gru"), ("model.gru_reset", "before")]),
+        ("gpt", &[("model.tie_embeddings", "false")]),
+        ("recurrent_lm", &[("model.tie_embeddings", "false"), ("model.cell", "gru")]),
+        ("recurrent_lm", &[("model.cell", "lstm"), ("model.num_layers", "2")]),
+        ("recurrent_lm", &[("model.embedding_size", "16"), ("model.tie_embeddings", "false")]),
+    ];
+    for (index, (architecture, more)) in cases.into_iter().enumerate() {
+        let data = if matches!(architecture, "gpt" | "recurrent_lm") { &text } else { &pairs };
+        let more = [more, &[("training.steps", "1")]].concat();
+        let path = folder.path().join(index.to_string());
+        finish(start(&config(architecture, data, data, &more), &path).unwrap());
+        assert_eq!(finish(resume_with(&path, &[("training.steps", "2")]).unwrap()).state().step, 2, "{more:?}");
+    }
+}
+
+/// What a run computes is what its checkpoint says, not what somebody wrote into `config.toml` since.
+#[test]
+fn an_edited_configuration_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = translating(folder.path(), "transformer");
+    let path = folder.path().join("run");
+    drop(start(&config, &path).unwrap());
+    let edited = RunConfig {
+        training: TrainingConfig { learning_rate: 0.5, beam: None, ..config.training.clone() },
+        ..config.clone()
+    };
+    std::fs::write(path.join("config.toml"), edited.to_toml()).unwrap();
+    let error = resume(&path).err().unwrap();
+    let wanted = "config.toml was edited since the run began: `training.beam`, `training.learning_rate` differ from the newest checkpoint";
+    assert!(error.to_string().ends_with(wanted), "{error}");
+    assert_eq!(std::fs::read_to_string(path.join("config.toml")).unwrap(), edited.to_toml());
+    std::fs::write(path.join("config.toml"), config.to_toml()).unwrap();
+    finish(resume(&path).unwrap().0);
 }
 
 #[test]
@@ -186,16 +289,46 @@ fn a_budget_may_grow_and_nothing_else() {
     let config = translating(folder.path(), "transformer");
     let path = folder.path().join("run");
     assert_eq!(finish(start(&config, &path).unwrap()).state().step, 18);
-    let device = burn::tensor::Device::flex();
-    let again = |key: &str, value: &str| {
-        let mut overrides = Overrides::new();
-        overrides.set(key, value, "--steps").unwrap();
-        weft_train::Run::resume(&path, &overrides, &device, &mut |_| ())
-    };
+    let again = |key: &str, value: &str| resume_with(&path, &[(key, value)]);
     let error = again("training.seed", "3").err().unwrap();
-    assert_eq!(error.to_string(), "--steps: `training.seed` cannot change when a run is resumed");
+    assert_eq!(error.to_string(), "--flag: `training.seed` cannot change when a run is resumed");
     assert_eq!(finish(again("training.steps", "21").unwrap()).state().step, 21);
     assert_eq!(finish(resume(&path).unwrap().0).state().step, 21);
+    // A longer budget outlives a kill before the next checkpoint.
+    drop(again("training.steps", "23").unwrap());
+    assert_eq!(finish(resume(&path).unwrap().0).state().step, 23);
+    for (key, value, message) in [
+        ("training.steps", "22", "--flag: `training.steps` is 22, wanted at least 23, the steps done"),
+        ("training.steps", "0", "--flag: `training.steps` is 0, wanted at least 1"),
+        ("training.epochs", "1", "--flag: `training.epochs` is 1, wanted at least"),
+        ("training.epochs", "0", "--flag: `training.epochs` is 0, wanted at least 1"),
+        ("training.minutes", "0", "--flag: `training.minutes` is 0, wanted above 0"),
+        ("training.minutes", "nan", "--flag: `training.minutes` is NaN, wanted above 0"),
+        ("training.minutes", "0.000001", "--flag: `training.minutes` is 0.000001, wanted at least"),
+        ("training.steps", "\"many\"", "--flag: `training.steps` cannot be \"many\""),
+    ] {
+        let error = again(key, value).err().unwrap();
+        assert!(error.to_string().starts_with(message), "{error}");
+    }
+    // The same values again are no change, from a flag or from the run's own file.
+    assert_eq!(finish(again("training.seed", "42").unwrap()).state().step, 23);
+    let own = Overrides::read(&path.join("config.toml")).unwrap();
+    let run = weft_train::Run::resume(&path, &own, &burn::tensor::Device::flex(), &mut |_| ()).unwrap();
+    assert_eq!(finish(run).state().step, 23);
+}
+
+/// Makes a checkpoint whole again after its files were changed on purpose.
+fn renew_manifest(checkpoint: &Path) {
+    change(&checkpoint.join("manifest.json"), |manifest| {
+        let mut json: serde_json::Value = serde_json::from_slice(manifest).unwrap();
+        for (name, entry) in json["files"].as_object_mut().unwrap() {
+            let bytes = std::fs::read(checkpoint.join(name)).unwrap();
+            entry["bytes"] = bytes.len().into();
+            let hash: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+            entry["sha256"] = hash.into();
+        }
+        *manifest = serde_json::to_vec(&json).unwrap();
+    });
 }
 
 fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {

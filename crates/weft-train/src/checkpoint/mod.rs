@@ -56,14 +56,25 @@ impl RunFolder {
     /// # Errors
     /// A folder that cannot be written, or that holds a run.
     pub fn create(path: &Path, config: &RunConfig) -> Result<Self, TrainError> {
+        Self::check_free(path)?;
         let folder = Self { path: path.to_owned() };
-        if folder.config_path().exists() || folder.checkpoints_path().exists() {
-            return Err(TrainError::RunExists { path: path.to_owned() });
-        }
         let checkpoints = folder.checkpoints_path();
         std::fs::create_dir_all(&checkpoints).map_err(TrainError::write(&checkpoints))?;
         write_whole(&folder.config_path(), config.to_toml().as_bytes())?;
         Ok(folder)
+    }
+
+    /// Checks that a folder holds no run. One that ended before its first checkpoint was there is none: it is begun anew.
+    pub(crate) fn check_free(path: &Path) -> Result<(), TrainError> {
+        let folder = Self { path: path.to_owned() };
+        let (config, checkpoints) = (folder.config_path(), folder.checkpoints_path());
+        let is_free = match (config.exists(), checkpoints.exists()) {
+            (false, false) => true,
+            // Somebody's own file of that name is not written over.
+            (true, false) => false,
+            (_, true) => !folder.model_path().exists() && folder.checkpoints()?.is_empty(),
+        };
+        if is_free { Ok(()) } else { Err(TrainError::RunExists { path: path.to_owned() }) }
     }
 
     /// The folder of a run that was there before.

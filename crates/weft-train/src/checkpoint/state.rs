@@ -33,6 +33,10 @@ pub struct RunState {
     pub validations_without_best: u64,
     /// What the run is about.
     pub data: DataHashes,
+    /// The full configuration as TOML, which keeps numbers to the last digit; empty in checkpoints that older versions
+    /// wrote.
+    #[serde(default)]
+    pub config: String,
     /// The version that wrote this.
     pub weft_version: String,
 }

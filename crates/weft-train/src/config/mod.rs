@@ -247,6 +247,16 @@ impl RunConfig {
         toml::to_string_pretty(self).expect("a configuration is made of plain values")
     }
 
+    /// The keys whose values differ, or that only one of the two has.
+    pub(crate) fn differences(&self, other: &Self) -> Vec<String> {
+        let tables = [self, other].map(|config| toml::Table::try_from(config).expect("plain values"));
+        let value = |table: &toml::Table, key: &str| {
+            let (section, name) = key.split_once('.')?;
+            table.get(section)?.get(name).cloned()
+        };
+        overrides::known_keys().into_iter().filter(|key| value(&tables[0], key) != value(&tables[1], key)).collect()
+    }
+
     /// One with every field present, for the list of known keys.
     pub(crate) fn full_example() -> Self {
         Self {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use toml::Value;
 use toml::de::{DeTable, DeValue};
@@ -155,6 +156,40 @@ impl Overrides {
         self.values.get(key).map(|(_, origin)| origin)
     }
 
+    /// Where the value of a key comes from, or what to call it if it is not fixed here.
+    pub(crate) fn origin_or(&self, key: &str, otherwise: &str) -> Origin {
+        self.origin(key).cloned().unwrap_or_else(|| Origin::Flag(otherwise.to_owned()))
+    }
+
+    /// A configuration with the value that one of these keys is fixed to.
+    ///
+    /// # Errors
+    /// A value of the wrong type, with its origin.
+    pub(crate) fn apply(&self, config: &RunConfig, key: &str) -> Result<RunConfig, TrainError> {
+        let (Some((value, origin)), Some((section, name))) = (self.values.get(key), key.split_once('.')) else {
+            return Ok(config.clone());
+        };
+        let table = toml::Table::try_from(config).expect("plain values");
+        let with = |value: Value| {
+            let mut table = table.clone();
+            if let Some(section) = table.get_mut(section).and_then(Value::as_table_mut) {
+                section.insert(name.to_owned(), value);
+            }
+            RunConfig::deserialize(table)
+        };
+        // A whole number will do where a fraction may stand.
+        let found = match (with(value.clone()), value.as_integer()) {
+            (Err(error), Some(number)) => with(Value::Float(number as f64)).map_err(|_| error),
+            (found, _) => found,
+        };
+        found.map_err(|source| TrainError::SettingType {
+            origin: origin.clone(),
+            key: key.to_owned(),
+            found: value.to_string(),
+            source: Box::new(source),
+        })
+    }
+
     fn insert(&mut self, key: &str, value: Value, origin: Origin) -> Result<(), TrainError> {
         if !known_keys().iter().any(|known| known == key) {
             return Err(unknown(key, origin));
@@ -163,6 +198,9 @@ impl Overrides {
         Ok(())
     }
 }
+
+/// A known name that is less like an unknown one than this, 0 to 1, is not what was meant.
+const LIKE_ENOUGH: f64 = 0.5;
 
 /// Every key of a configuration, dotted.
 pub(crate) fn known_keys() -> Vec<String> {
@@ -174,14 +212,16 @@ pub(crate) fn known_keys() -> Vec<String> {
 fn unknown(key: &str, origin: Origin) -> TrainError {
     let known = known_keys();
     let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
+    let name_likeness = |candidate: &String| strsim::normalized_damerau_levenshtein(&last(key), &last(candidate));
     let likeness = |candidate: &String| {
         // A right name in a wrong section is near, too.
         let whole = strsim::normalized_damerau_levenshtein(key, candidate);
-        whole.max(strsim::normalized_damerau_levenshtein(&last(key), &last(candidate)) - 0.05)
+        whole.max(name_likeness(candidate) - 0.05)
     };
     let sections = ["data", "tokenizer", "model", "training"].map(str::to_owned);
     let candidates: Vec<String> = if key.contains('.') { known } else { [known, sections.to_vec()].concat() };
-    let nearest = candidates.into_iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    let near = candidates.into_iter().filter(|candidate| name_likeness(candidate) >= LIKE_ENOUGH);
+    let nearest = near.max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
     TrainError::UnknownSetting { origin, key: key.to_owned(), nearest }
 }
 

@@ -40,6 +40,15 @@ fn an_unknown_key_is_named_with_its_line_and_the_nearest_one() {
 }
 
 #[test]
+fn what_is_like_no_key_gets_no_suggestion() {
+    for text in ["bananas = 3\n", "[training]\nxyzzy = 1\n", "[zoo]\nanimals = 1\n"] {
+        let error = parse(text).unwrap_err();
+        assert!(error.to_string().contains("there is no setting `"), "{error}");
+        assert_eq!(error.hint(), None, "{text}");
+    }
+}
+
+#[test]
 fn a_value_of_the_wrong_type_is_named_with_its_line() {
     let overrides = parse("[training]\nsteps = \"many\"\nseed = -3\nlearning_rate = 1\n").unwrap();
     let error = overrides.get::<u64>("training.steps").unwrap_err();

@@ -3,9 +3,11 @@
 mod sizes;
 #[cfg(test)]
 mod tests;
+mod training;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::fmt::Debug;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -13,12 +15,10 @@ use weft_models::CellKind;
 use weft_models::rnn_encoder_decoder::{AttentionKind, GruReset};
 use weft_text::TokenizerKind;
 
-use crate::config::{
-    ArchitectureKind, DataConfig, Metric, ModelConfig, Origin, Overrides, RunConfig, TokenizerConfig, TrainingConfig,
-};
+use crate::config::{ArchitectureKind, DataConfig, ModelConfig, Origin, Overrides, RunConfig, TokenizerConfig};
 use crate::error::TrainError;
-use crate::schedule::ScheduleKind;
 use sizes::{Shape, parse_size};
+pub(crate) use training::check_budget;
 
 /// What is known of the training data before a tokenizer is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +79,10 @@ pub fn derive(overrides: &Overrides, facts: &Facts) -> Result<(RunConfig, Vec<De
     Ok((RunConfig { data, tokenizer, model, training }, dial.derived.into_inner()))
 }
 
+fn range(overrides: &Overrides, key: &str, found: String, wanted: String) -> TrainError {
+    TrainError::SettingRange { origin: overrides.origin_or(key, "derived"), key: key.to_owned(), found, wanted }
+}
+
 struct Dial<'a> {
     overrides: &'a Overrides,
     derived: RefCell<Vec<Derived>>,
@@ -107,7 +111,7 @@ impl Dial<'_> {
     }
 
     /// A number within bounds, whoever chose it.
-    fn within<T: Serialize + DeserializeOwned + PartialOrd + Copy + std::fmt::Display>(
+    fn within<T: Serialize + DeserializeOwned + PartialOrd + Copy + Debug>(
         &self,
         key: &str,
         derived: T,
@@ -119,17 +123,21 @@ impl Dial<'_> {
         Ok(value)
     }
 
-    fn check<T: PartialOrd + std::fmt::Display>(&self, key: &str, value: T, bounds: (T, T)) -> Result<(), TrainError> {
+    fn check<T: PartialOrd + Debug>(&self, key: &str, value: T, bounds: (T, T)) -> Result<(), TrainError> {
         if value >= bounds.0 && value <= bounds.1 {
             return Ok(());
         }
-        let wanted = format!("{} to {}", bounds.0, bounds.1);
-        Err(self.range(key, value.to_string(), wanted))
+        // The form for debugging writes small and large numbers with an exponent.
+        let number = |value: &T| {
+            let text = format!("{value:?}");
+            text.strip_suffix(".0").map(str::to_owned).unwrap_or(text)
+        };
+        let wanted = format!("{} to {}", number(&bounds.0), number(&bounds.1));
+        Err(self.range(key, number(&value), wanted))
     }
 
     fn range(&self, key: &str, found: String, wanted: String) -> TrainError {
-        let origin = self.overrides.origin(key).cloned().unwrap_or(Origin::Flag("derived".into()));
-        TrainError::SettingRange { origin, key: key.to_owned(), found, wanted }
+        range(self.overrides, key, found, wanted)
     }
 
     fn data(&self, architecture: ArchitectureKind) -> Result<DataConfig, TrainError> {
@@ -307,160 +315,5 @@ impl Dial<'_> {
             }
         }
         Ok(model)
-    }
-}
-
-impl Dial<'_> {
-    fn training(
-        &self,
-        architecture: ArchitectureKind,
-        facts: &Facts,
-        model: &ModelConfig,
-    ) -> Result<TrainingConfig, TrainError> {
-        let translates = architecture.is_translator();
-        let (mut steps, mut epochs, minutes) = (
-            self.fixed::<u64>("training.steps")?,
-            self.fixed::<u64>("training.epochs")?,
-            self.fixed::<f64>("training.minutes")?,
-        );
-        if let Some(minutes) = minutes {
-            self.check("training.minutes", minutes, (0.0, 1e9))?;
-        }
-        if steps.is_none() && epochs.is_none() && minutes.is_none() {
-            if translates {
-                let many = (3_000_000 / facts.examples.max(1)).clamp(3, 60) as u64;
-                epochs = Some(self.value("training.epochs", many, "about three million sentences in all")?);
-            } else {
-                steps = Some(self.value("training.steps", 5000, "enough for a few megabytes of text")?);
-            }
-        }
-        let wide = model.hidden_size >= 512;
-        let batch_tokens = match (translates, wide) {
-            (true, false) => (4096, "a few hundred short sentences"),
-            (true, true) => (8192, "wide models like large batches"),
-            (false, _) => (4096, "sixteen windows of 256"),
-        };
-        let batch_tokens = self.within("training.batch_tokens", batch_tokens.0, (1, 1 << 26), batch_tokens.1)?;
-        let batch_sentences: Option<usize> = self.fixed("training.batch_sentences")?;
-        if let Some(most) = batch_sentences {
-            self.check("training.batch_sentences", most, (1, 1 << 26))?;
-        }
-        let accumulate = self.fixed("training.accumulate")?.unwrap_or(1);
-        self.check("training.accumulate", accumulate, (1, 1 << 20))?;
-        let window = if translates {
-            None
-        } else {
-            let longest = model.max_positions.unwrap_or(1 << 20);
-            Some(self.within("training.window", sizes::WINDOW.min(longest), (1, longest), "a page of text")?)
-        };
-        // What one step sees, against what there is: about four bytes a token.
-        let tokens = facts.bytes as u64 / if translates { 8 } else { 1 };
-        let per_epoch = (tokens / (batch_tokens * accumulate) as u64).max(1);
-        let expected = match (steps, epochs) {
-            (Some(steps), Some(epochs)) => Some(steps.min(epochs * per_epoch)),
-            (Some(steps), None) => Some(steps),
-            (None, Some(epochs)) => Some(epochs * per_epoch),
-            (None, None) => None,
-        };
-        let tenth = expected.map_or(1000, |steps| (steps / 10).clamp(20, 4000));
-        let warmup = match architecture {
-            ArchitectureKind::Transformer => (tenth, "a tenth of the run, at most the paper's 4000"),
-            _ => (tenth.min(200), "Adam's moments settle in a few steps"),
-        };
-        let warmup_steps = self.within("training.warmup_steps", warmup.0, (0, 1 << 40), warmup.1)?;
-        let hidden = model.hidden_size as f64;
-        let (rate, why) = match architecture {
-            ArchitectureKind::Transformer => (
-                (hidden.powf(-0.5) * (warmup_steps.max(1) as f64).powf(-0.5)).min(2e-3),
-                "the paper's peak, hidden^-0.5 warmup^-0.5, at most 0.002",
-            ),
-            ArchitectureKind::Gpt => (1e-3 * (384.0 / hidden).sqrt().min(2.0), "0.001 at 384 wide, less when wider"),
-            ArchitectureKind::RnnEncoderDecoder => (1e-3, "Adam's own"),
-            ArchitectureKind::RecurrentLm => (2e-3, "recurrent networks of this size stand it"),
-        };
-        // Two digits are as much as such a rule knows.
-        let rate = format!("{rate:.1e}").parse().unwrap_or(rate);
-        let learning_rate = self.within("training.learning_rate", rate, (f64::MIN_POSITIVE, 10.0), why)?;
-        let schedule = match (architecture, expected) {
-            (ArchitectureKind::Transformer, _) | (_, None) => self.value(
-                "training.schedule",
-                ScheduleKind::InverseSquareRoot,
-                "the paper's; needs no end to be known beforehand",
-            )?,
-            _ => self.value("training.schedule", ScheduleKind::Cosine, "best when the number of steps is known")?,
-        };
-        let (decay, why) = match architecture {
-            ArchitectureKind::Gpt => (0.1, "GPT's"),
-            ArchitectureKind::RecurrentLm => (0.01, "a little"),
-            _ => (0.0, "none in the paper: Adam"),
-        };
-        let (betas, why_betas) = match architecture {
-            ArchitectureKind::Transformer => ([0.9, 0.98], "the paper's"),
-            ArchitectureKind::Gpt => ([0.9, 0.95], "GPT-3's"),
-            _ => ([0.9, 0.999], "Adam's own"),
-        };
-        let betas: [f64; 2] = self.value("training.betas", betas, why_betas)?;
-        if !betas.iter().all(|beta| (0.0..1.0).contains(beta)) {
-            return Err(self.range("training.betas", format!("{betas:?}"), "two numbers from 0 to below 1".into()));
-        }
-        let weight_decay = self.within("training.weight_decay", decay, (0.0, 10.0), why)?;
-        let epsilon = if architecture == ArchitectureKind::Transformer { 1e-9 } else { 1e-8 };
-        let interval = expected.map_or(500, |steps| (steps / 20).clamp(10, 1000));
-        let interval = self.within("training.validation_interval", interval, (1, 1 << 40), "twenty in a run")?;
-        let keep_best = self.within("training.keep_best", 5, (1, 1000), "enough to average")?;
-        Ok(TrainingConfig {
-            steps,
-            epochs,
-            minutes,
-            batch_tokens,
-            batch_sentences,
-            accumulate,
-            window,
-            learning_rate,
-            schedule,
-            warmup_steps,
-            floor_ratio: self.within("training.floor_ratio", 0.05, (0.0, 1.0), "a twentieth at the end")?,
-            betas,
-            epsilon: self.within("training.epsilon", epsilon, (0.0, 1.0), "the paper's")?,
-            weight_decay,
-            clip_norm: self.within("training.clip_norm", 1.0, (0.0, 1e9), "the usual")?,
-            label_smoothing: match translates {
-                true => Some(self.within("training.label_smoothing", 0.1, (0.0, 0.99), "the paper's")?),
-                false => None,
-            },
-            seed: self.fixed("training.seed")?.unwrap_or(42),
-            log_interval: {
-                let every = self.fixed("training.log_interval")?.unwrap_or(10);
-                self.check("training.log_interval", every, (1, 1 << 40))?;
-                every
-            },
-            validation_interval: interval,
-            checkpoint_interval: self.within(
-                "training.checkpoint_interval",
-                interval,
-                (1, 1 << 40),
-                "with every validation",
-            )?,
-            patience: self.fixed("training.patience")?.unwrap_or(0),
-            metric: self.metric(translates)?,
-            keep_best,
-            average: self.within("training.average", keep_best, (0, 1000), "all that are kept")?,
-            beam: match translates {
-                true => Some(self.within("training.beam", 1, (1, 1000), "greedy is quick and orders models alike")?),
-                false => None,
-            },
-            bleu_sentences: match translates {
-                true => Some(self.within("training.bleu_sentences", 200, (0, 1 << 40), "a quick look")?),
-                false => None,
-            },
-        })
-    }
-
-    fn metric(&self, translates: bool) -> Result<Metric, TrainError> {
-        let metric = self.value("training.metric", Metric::Loss, "it is measured on every token")?;
-        if metric == Metric::Bleu && !translates {
-            return Err(self.range("training.metric", "bleu".into(), "`loss` for a language model".into()));
-        }
-        Ok(metric)
     }
 }

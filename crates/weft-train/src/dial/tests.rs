@@ -62,12 +62,22 @@ fn sizes_are_read_as_people_write_them() {
 
 #[test]
 fn impossible_values_are_named_with_their_origin() {
-    let cases: [(&[(&str, &str)], &str); 8] = [
+    let cases: [(&[(&str, &str)], &str); 15] = [
         (&[("model.preset", "huge")], "--set: `model.preset` is huge, wanted one of tiny, small, base, big"),
         (&[("model.preset", "base"), ("model.size", "3M")], "--set: `model.preset` is base, wanted one of"),
         (&[("model.hidden_size", "0")], "--set: `model.hidden_size` is 0, wanted 1 to"),
         (&[("model.dropout", "1.5")], "--set: `model.dropout` is 1.5, wanted 0 to"),
         (&[("training.learning_rate", "nan")], "--set: `training.learning_rate` is NaN, wanted"),
+        (&[("training.learning_rate", "20")], "--set: `training.learning_rate` is 20, wanted 1e-12 to 10"),
+        (&[("training.epsilon", "0")], "--set: `training.epsilon` is 0, wanted 1e-16 to 1"),
+        (&[("training.steps", "0")], "--set: `training.steps` is 0, wanted at least 1"),
+        (&[("training.epochs", "0")], "--set: `training.epochs` is 0, wanted at least 1"),
+        (&[("training.minutes", "0")], "--set: `training.minutes` is 0, wanted above 0"),
+        (&[("training.minutes", "nan")], "--set: `training.minutes` is NaN, wanted above 0"),
+        (
+            &[("training.metric", "bleu"), ("training.bleu_sentences", "0")],
+            "--set: `training.bleu_sentences` is 0, wanted at least 1",
+        ),
         (&[("training.metric", "bleu"), ("model.architecture", "gpt")], "--set: `training.metric` is bleu, wanted"),
         (
             &[("model.num_heads", "4"), ("model.architecture", "recurrent_lm")],
@@ -81,6 +91,29 @@ fn impossible_values_are_named_with_their_origin() {
     }
     let error = derive(&Overrides::new(), &MULTI30K).unwrap_err();
     assert!(error.to_string().starts_with("`data.train` is not set"));
+}
+
+#[test]
+fn minutes_alone_say_how_long_a_run_is() {
+    for architecture in ArchitectureKind::ALL {
+        for (minutes, interval) in [("10", 30), ("600", 1000), ("0.1", 10)] {
+            let fixed = [("model.architecture", architecture.name()), ("training.minutes", minutes)];
+            let (config, _) = derive(&overrides(&fixed), &MULTI30K).unwrap();
+            assert_eq!(config.training.validation_interval, interval, "{minutes}");
+            assert!(config.training.warmup_steps <= 60 || minutes == "600", "{minutes}");
+            assert_eq!((config.training.steps, config.training.epochs), (None, None));
+        }
+    }
+}
+
+#[test]
+fn long_budgets_do_not_overflow() {
+    let most = i64::MAX.to_string();
+    for key in ["training.epochs", "training.steps"] {
+        let facts = Facts { examples: 1 << 40, bytes: 1 << 50 };
+        let (config, _) = derive(&overrides(&[(key, &most)]), &facts).unwrap();
+        assert_eq!(config.training.warmup_steps, 4000);
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! `.exp_avg_sq` behind them, as torch calls them.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use burn::Tensor;
@@ -62,11 +62,17 @@ impl Optimizer {
             file: &file,
             file_path: &path,
             names: M::stored_names,
+            known: HashSet::new(),
             moments: HashMap::new(),
             error: None,
         };
         model.visit(&mut restore);
-        match restore.error {
+        let stranger = file.names().into_iter().filter(|name| !restore.known.contains(*name)).min();
+        let strange = stranger.map(|name| TrainError::Damaged {
+            path: path.clone(),
+            problem: format!("tensor `{name}` belongs to no parameter of the model"),
+        });
+        match restore.error.or(strange) {
             Some(error) => Err(error),
             None => Ok(Self { settings, step, moments: restore.moments }),
         }
@@ -113,6 +119,8 @@ struct Restore<'a> {
     file: &'a SafeTensors<'a>,
     file_path: &'a Path,
     names: fn(&str) -> Vec<String>,
+    /// The names of the tensors that the model's parameters make.
+    known: HashSet<String>,
     moments: HashMap<String, Box<dyn Any + Send>>,
     /// The first error; a visitor cannot return one.
     error: Option<TrainError>,
@@ -155,11 +163,12 @@ impl ModuleVisitor for Restore<'_> {
     fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
         let name = self.path.join(".");
         let names = (self.names)(&name);
-        let stored = self.file.tensor(&format!("{}.{}", names[0], SUFFIXES[0])).is_ok();
-        // What never had a gradient has no moments: constants, above all.
-        if self.error.is_some() || !stored {
+        // Constants have no moments.
+        if self.error.is_some() || !parameter.is_require_grad() {
             return;
         }
+        let tensors = names.iter().flat_map(|name| SUFFIXES.map(|suffix| format!("{name}.{suffix}")));
+        self.known.extend(tensors);
         let value = parameter.val().inner();
         let (shape, device) = (value.dims(), value.device());
         let read = || {

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use burn::module::Module;
 use burn::tensor::Device;
 use weft_models::{Architecture, Noise, checkpoint};
 use weft_text::CounterRng;
@@ -55,10 +56,12 @@ impl<M: Architecture> Trainer<M> {
     pub fn start(
         config: RunConfig,
         model: M,
-        task: Box<dyn Task<M>>,
+        mut task: Box<dyn Task<M>>,
         folder: &Path,
         device: &Device,
     ) -> Result<Self, TrainError> {
+        // Data of which there is too little leave no folder behind.
+        task.begin_epoch(0)?;
         let folder = RunFolder::create(folder, &config)?;
         let state =
             RunState { data: task.hashes(), weft_version: env!("CARGO_PKG_VERSION").to_owned(), ..RunState::default() };
@@ -113,6 +116,7 @@ impl<M: Architecture> Trainer<M> {
             floor_ratio: training.floor_ratio,
         };
         let metrics = Metrics::open(&folder, state.step)?;
+        let state = RunState { config: config.to_toml(), ..state };
         let model = Some(if model.devices().iter().all(Device::is_autodiff) { model } else { model.train() });
         Ok(Self {
             folder,
@@ -258,7 +262,10 @@ impl<M: Architecture> Trainer<M> {
                 found: found.to_string(),
             });
         }
-        let learning_rate = self.schedule.learning_rate(step);
+        let learning_rate = match (self.total_steps, self.config.training.minutes) {
+            (None, Some(minutes)) => self.schedule.learning_rate_by_time(step, self.seconds() / (60.0 * minutes)),
+            _ => self.schedule.learning_rate(step),
+        };
         if let Ok(true) = result {
             model = self.optimizer.step(model, gradients, tokens, learning_rate);
         }
@@ -273,7 +280,7 @@ impl<M: Architecture> Trainer<M> {
         }
         self.state.step = step;
         self.state.tokens += tokens as u64;
-        self.state.seconds = self.seconds_before + self.started.elapsed().as_secs_f64();
+        self.state.seconds = self.seconds();
         self.state.unreported_loss += sum;
         self.state.unreported_tokens += tokens as u64;
         self.pace.0 += tokens as u64;
@@ -303,7 +310,7 @@ impl<M: Architecture> Trainer<M> {
         let (loss, tokens) = self.task.loss(model, self.state.position, &mut noise, &self.device)?;
         let value = scalar(&loss);
         if !value.is_finite() {
-            return Err(self.not_finite_loss(model, step, value));
+            return Err(not_finite_loss(model, step, "loss", value));
         }
         gradients.add(model, loss.backward());
         self.state.position += 1;
@@ -313,18 +320,6 @@ impl<M: Architecture> Trainer<M> {
             self.batches_in_epoch = self.task.begin_epoch(self.state.epoch)?;
         }
         Ok((value, tokens))
-    }
-
-    /// Names the first parameter that is not finite, or the loss if all are.
-    fn not_finite_loss(&self, model: &M, step: u64, value: f64) -> TrainError {
-        for parameter in weft_models::named_parameters(model) {
-            if let Some(found) = parameter.values.iter().find(|value| !value.is_finite()) {
-                let what = format!("the loss is {value}, and the first parameter at fault, `{}`,", parameter.name);
-                return TrainError::NotFinite { step, what, found: found.to_string() };
-            }
-        }
-        let what = "all parameters are finite, but the loss".to_owned();
-        TrainError::NotFinite { step, what, found: value.to_string() }
     }
 
     fn record(&mut self, progress: Progress, observer: Observer<'_>) -> Result<(), TrainError> {
@@ -343,6 +338,11 @@ impl<M: Architecture> Trainer<M> {
         };
         observer(&Event::Trained(record.clone()));
         self.metrics.add(Record::Training(record))
+    }
+
+    /// Seconds spent so far, those before an interruption included.
+    fn seconds(&self) -> f64 {
+        self.seconds_before + self.started.elapsed().as_secs_f64()
     }
 
     /// Whether the budget is used up.
@@ -370,6 +370,25 @@ impl<M: Architecture> Trainer<M> {
     }
 }
 
+/// The first parameter that is not finite, and what it holds.
+fn first_not_finite(model: &impl Module) -> Option<(String, f32)> {
+    weft_models::named_parameters(model).into_iter().find_map(|parameter| {
+        let found = *parameter.values.iter().find(|value| !value.is_finite())?;
+        Some((parameter.name, found))
+    })
+}
+
+/// Names the first parameter that is not finite, or the loss (which of them, says `kind`) if all are.
+fn not_finite_loss(model: &impl Module, step: u64, kind: &str, value: f64) -> TrainError {
+    let (what, found) = match first_not_finite(model) {
+        Some((name, found)) => {
+            (format!("the {kind} is {value}, and the first parameter at fault, `{name}`,"), found.to_string())
+        }
+        None => (format!("all parameters are finite, but the {kind}"), value.to_string()),
+    };
+    TrainError::NotFinite { step, what, found }
+}
+
 fn settings(config: &RunConfig) -> OptimizerSettings {
     let training = &config.training;
     OptimizerSettings {
@@ -394,7 +413,7 @@ fn total_steps<M: Architecture>(
         batches += in_epoch;
         // The number of batches hardly differs from epoch to epoch: a few are counted, the rest is taken as alike.
         if epoch == 3 {
-            batches = batches * epochs / 4;
+            batches = batches.saturating_mul(epochs) / 4;
             break;
         }
     }

@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use weft_models::checkpoint::write_whole;
 use weft_models::{Architecture, checkpoint};
 
-use super::{Observer, Trainer};
+use super::{Observer, Trainer, first_not_finite, not_finite_loss};
 use crate::checkpoint::{Best, STATE_FILE};
 use crate::config::Metric;
 use crate::error::TrainError;
@@ -43,18 +43,21 @@ impl<M: Architecture> Trainer<M> {
     pub(super) fn validation(&self, model: &M) -> Result<Validation, TrainError> {
         let device: Device = self.device.clone().inner();
         let (sum, tokens) = self.task.validation_loss(model, &device)?;
-        Ok(Validation { loss: sum / tokens.max(1) as f64, translations: self.task.translations(model)? })
+        let loss = sum / tokens.max(1) as f64;
+        // A model that makes no numbers cannot be searched.
+        let translations = if loss.is_finite() { self.task.translations(model)? } else { None };
+        Ok(Validation { loss, translations })
     }
 
     /// Validates, and notes whether this is the best checkpoint so far.
     pub(super) fn validate(&mut self, observer: Observer<'_>) -> Result<bool, TrainError> {
-        let validation = self.validation(&self.model())?;
+        let model = self.model();
+        let validation = self.validation(&model)?;
         let (metric, step) = (self.metric(), self.state.step);
-        let score = validation.score(metric);
-        if !score.is_finite() {
-            let what = "the validation loss".to_owned();
-            return Err(TrainError::NotFinite { step, what, found: score.to_string() });
+        if !validation.loss.is_finite() {
+            return Err(not_finite_loss(&model, step, "validation loss", validation.loss));
         }
+        let score = validation.score(metric);
         let best = self.state.best.first().is_none_or(|best| metric.is_better(score, best.score));
         // Among equals the older is the better.
         let place = self.state.best.iter().position(|other| metric.is_better(score, other.score));
@@ -62,7 +65,7 @@ impl<M: Architecture> Trainer<M> {
         self.state.best.insert(place, Best { step, score });
         self.state.best.truncate(self.config.training.keep_best.max(self.config.training.average).max(1));
         self.state.validations_without_best = if best { 0 } else { self.state.validations_without_best + 1 };
-        self.state.seconds = self.seconds_before + self.started.elapsed().as_secs_f64();
+        self.state.seconds = self.seconds();
         let record = ValidationRecord {
             step,
             loss: validation.loss,
@@ -78,8 +81,13 @@ impl<M: Architecture> Trainer<M> {
     /// Writes a checkpoint of where the run stands, and removes those that are no longer among the best.
     pub(super) fn save(&mut self) -> Result<PathBuf, TrainError> {
         self.metrics.sync()?;
-        self.state.seconds = self.seconds_before + self.started.elapsed().as_secs_f64();
+        self.state.seconds = self.seconds();
         let model = self.model.as_ref().expect("the optimizer hands it back");
+        // The step after a finite loss may have broken the weights; the checkpoints before it must outlive that.
+        if let Some((name, found)) = first_not_finite(model) {
+            let what = format!("the parameter `{name}`");
+            return Err(TrainError::NotFinite { step: self.state.step, what, found: found.to_string() });
+        }
         let path = self.folder.write_checkpoint(self.state.step, |folder| {
             checkpoint::save(model, folder)?;
             self.task.save_tokenizers(folder)?;

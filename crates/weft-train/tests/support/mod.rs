@@ -36,6 +36,21 @@ pub(crate) fn reversal_corpus(folder: &Path, name: &str, pairs: usize, seed: u64
     path
 }
 
+/// A TSV of letters with spaces between and the same reversed in capitals: sentences of words, in two alphabets.
+pub(crate) fn capitals_corpus(folder: &Path, name: &str, pairs: usize, seed: u64) -> PathBuf {
+    let mut next = numbers(seed);
+    let lines: String = (0..pairs)
+        .map(|_| {
+            let letters: Vec<String> = (0..4 + next(3)).map(|_| ((b'a' + next(4) as u8) as char).to_string()).collect();
+            let reversed: Vec<String> = letters.iter().rev().map(|letter| letter.to_uppercase()).collect();
+            format!("{}\t{}\n", letters.join(" "), reversed.join(" "))
+        })
+        .collect();
+    let path = folder.join(name);
+    std::fs::write(&path, lines).unwrap();
+    path
+}
+
 /// Text with a simple rule: the alphabet over and over, from random starts.
 pub(crate) fn alphabet_text(folder: &Path, name: &str, lines: usize, seed: u64) -> PathBuf {
     let mut next = numbers(seed);
@@ -87,6 +102,13 @@ pub(crate) fn resume(folder: &Path) -> Result<(Run, Vec<Event>), TrainError> {
     let mut events = Vec::new();
     let run = Run::resume(folder, &Overrides::new(), &Device::flex(), &mut |event: &Event| events.push(event.clone()))?;
     Ok((run, events))
+}
+
+/// Resumes a run on the CPU with `key = value` pairs from a flag, as far as it is allowed.
+pub(crate) fn resume_with(folder: &Path, pairs: &[(&str, &str)]) -> Result<Run, TrainError> {
+    let mut overrides = Overrides::new();
+    pairs.iter().for_each(|(key, value)| overrides.set(key, value, "--flag").unwrap());
+    Run::resume(folder, &overrides, &Device::flex(), &mut |_| ())
 }
 
 /// Runs to the end.
