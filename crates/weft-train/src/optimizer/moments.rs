@@ -95,10 +95,13 @@ impl ModuleVisitor for Collect<'_> {
         self.path.pop();
     }
 
-    fn visit_float<const D: usize>(&mut self, _: &Param<Tensor<D>>) {
+    fn visit_float<const D: usize>(&mut self, parameter: &Param<Tensor<D>>) {
         let name = self.path.join(".");
-        let Some(moments) = self.optimizer.moments.get(&name).and_then(|any| any.downcast_ref::<Moments<D>>()) else {
-            return;
+        let moments = match self.optimizer.moments.get(&name).and_then(|any| any.downcast_ref::<Moments<D>>()) {
+            Some(moments) => moments.clone(),
+            // Constants have no moments; before the first step, those of a parameter are zeros.
+            None if !parameter.is_require_grad() => return,
+            None => Moments::zeros(parameter.dims(), &parameter.device().inner()),
         };
         let names = (self.names)(&name);
         let mut shape = moments.first.dims().to_vec();

@@ -32,7 +32,9 @@ fn wrong_paths() {
     run(path, &["train", "--resume", "nowhere"]).failed(&["nowhere holds no run"]);
     run(path, &["train", "--train", "none.en", "none.de", "--output", "run"]).failed(&["none.en"]);
     run(path, &["average", "nowhere", "--output", "mean"]).failed(&["nowhere"]);
-    run(path, &["average", ".", "--output", "mean"]).failed(&["model.safetensors"]);
+    run(path, &["average", ".", "--output", "mean"]).failed(&["mean: it is . or in it"]);
+    std::fs::create_dir(path.join("bare")).unwrap();
+    run(path, &["average", "bare", "--output", "mean"]).failed(&["bare"]);
 }
 
 #[test]
@@ -168,7 +170,7 @@ fn impossible_settings() {
     train(&["--set", "model.num_heads=3"]).failed(&["3, which does not divide"]);
     train(&["--set", "model.hidden_size=0"]).failed(&["`model.hidden_size` is 0"]);
     train(&["--set", "training.seed=many"]).failed(&["`training.seed` cannot be"]);
-    train(&["--dropout", "-1"]).failed(&["`model.dropout` is -1", "hint: set it to 0 to "]);
+    train(&["--label-smoothing", "-1"]).failed(&["`training.label_smoothing` is -1", "hint: set it to 0 to "]);
     train(&["--preset", "huge"]).failed(&["huge", "tiny"]);
     train(&["--cell", "lstm"]).failed(&["--cell: `model.cell` is no setting of the architecture transformer"]);
     train(&["--metric", "rouge"]).failed(&["--metric"]);
