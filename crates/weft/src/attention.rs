@@ -189,12 +189,15 @@ mod tests {
 
     #[test]
     fn joined_rows_still_sum_to_one() {
-        let parts =
-            |ranges: &[Range<usize>]| ranges.iter().map(|range| (String::new(), range.clone())).collect::<Vec<_>>();
+        // From ends to ranges.
+        let parts = |ends: &[usize]| {
+            let starts = [&[0], ends].concat();
+            starts.into_iter().zip(ends).map(|(start, &end)| (String::new(), start..end)).collect::<Vec<_>>()
+        };
         let weights = [0.5, 0.25, 0.25, 0.0, 1.0, 0.0];
-        let found = pooled(&weights, 3, &parts(&[0..2]), &parts(&[0..1, 1..3]));
+        let found = pooled(&weights, 3, &parts(&[2]), &parts(&[1, 3]));
         assert_eq!(found, [0.25, 0.75]);
-        assert_eq!(pooled(&weights, 3, &parts(&[0..1, 1..2]), &parts(&[0..1, 1..2, 2..3])), weights);
+        assert_eq!(pooled(&weights, 3, &parts(&[1, 2]), &parts(&[1, 2, 3])), weights);
     }
 
     #[test]

@@ -145,7 +145,7 @@ pub struct AttentiveRecurrence {
 #[backend_extension(Autodiff, Flex, Cube: cfg(feature = "gpu"))]
 pub trait AttentiveOps: Backend {
     /// See [`attentive_recurrence`].
-    #[expect(clippy::too_many_arguments, reason = "one for each symbol of the equations")]
+    #[allow(clippy::too_many_arguments, reason = "one for each symbol of the equations")]
     fn attentive_forward(
         gates_x: FloatTensor<Self>,
         query_weight: FloatTensor<Self>,
