@@ -10,7 +10,7 @@ use burn::tensor::{Device, Int, TensorData};
 
 pub(crate) use cache::{KeyValueCache, select_rows};
 pub use generate::{Generation, generate};
-pub use translate::{translate, translate_batch};
+pub use translate::{SOURCE_TOKENS_PER_BATCH, translate, translate_batch};
 pub(crate) use weights::{by_columns, stored_by_columns};
 
 /// One token of each row as ids `[rows, 1]`.

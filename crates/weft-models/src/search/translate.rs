@@ -8,7 +8,7 @@ use crate::{Sequences, Translator};
 
 /// Sentences decoded together hold about this many source tokens: enough rows for the products to be matrix by
 /// matrix, little enough for the caches to stay in the second-level cache.
-const SOURCE_TOKENS_PER_BATCH: usize = 1024;
+pub const SOURCE_TOKENS_PER_BATCH: usize = 1024;
 
 /// Translates token sequences; the hypotheses of each source, best first, in the order given.
 ///

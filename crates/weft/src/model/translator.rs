@@ -1,6 +1,7 @@
 //! A translator with its tokenizers.
 
 use weft_decode::{BeamConfig, DecodeError, Hypothesis};
+use weft_models::search::SOURCE_TOKENS_PER_BATCH;
 use weft_models::{Sequences, Translator};
 use weft_text::Tokenizer;
 
@@ -72,9 +73,6 @@ pub(crate) struct TranslationModel {
     pub(crate) cache_width: usize,
 }
 
-/// Sources that are decoded together hold about this many tokens.
-const TOKENS_PER_BATCH: usize = 1024;
-
 /// Source lengths are rounded up to a multiple of this before the longest translation is derived from them, so that
 /// sentences of similar length are decoded together.
 const LENGTH_STEP: usize = 16;
@@ -116,7 +114,7 @@ impl TranslationModel {
     /// scores and what it keeps for its tokens, twice where rows are reordered.
     fn check_memory(&self, sources: &[Vec<u32>], beam: usize, max_length: usize) -> Result {
         let longest = sources.iter().map(Vec::len).max().unwrap_or(0);
-        let batch = (TOKENS_PER_BATCH / longest.max(1)).max(1);
+        let batch = (SOURCE_TOKENS_PER_BATCH / longest.max(1)).max(1);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let sentences = sources.len().min(batch.saturating_mul(cores)) as u128;
         let kept = (longest.min(max_length) as u128).saturating_mul(self.cache_width as u128);
