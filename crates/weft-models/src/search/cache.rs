@@ -1,7 +1,7 @@
 //! Keys and values of the tokens decoded so far.
 
 use burn::Tensor;
-use burn::tensor::{Device, Int, TensorData};
+use burn::tensor::Device;
 use weft_kernels::attention::{AttentionOptions, cross_attention};
 
 /// A cache of one layer's keys and values, `[rows, capacity, 2 * hidden]`, of which `length` are filled.
@@ -63,8 +63,9 @@ pub(crate) fn select_rows<const D: usize>(tensor: Tensor<D>, rows: &[usize]) -> 
     if stays(rows, tensor.dims()[0]) {
         return tensor;
     }
-    let ids: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
-    let device = tensor.device();
-    let ids: Tensor<1, Int> = Tensor::from_data(TensorData::new(ids, [rows.len()]), &device);
-    tensor.select(0, ids)
+    let mut shape = tensor.dims();
+    let width = shape.iter().skip(1).product();
+    let selected = weft_kernels::select_rows(tensor.reshape([shape[0], 1, width]), rows, 1);
+    shape[0] = rows.len();
+    selected.reshape(shape)
 }
