@@ -9,8 +9,9 @@ use divan::Bencher;
 use divan::counter::ItemsCount;
 use weft_kernels::{Activation, Dropout, Epilogue, WeightLayout, linear};
 
-/// Rows, in, out, and the layout: a small GPT's layers at 4,096 tokens and at 4, a larger one's at 64.
-const CASES: [(usize, usize, usize, WeightLayout); 7] = [
+/// Rows, in, out, and the layout: a small GPT's layers at 4,096 tokens and at 4, a larger one's at 64, a small
+/// translator's at 2,048.
+const CASES: [(usize, usize, usize, WeightLayout); 10] = [
     (4096, 256, 768, WeightLayout::InOut),
     (4096, 256, 1024, WeightLayout::InOut),
     (4096, 1024, 256, WeightLayout::InOut),
@@ -18,6 +19,9 @@ const CASES: [(usize, usize, usize, WeightLayout); 7] = [
     (4, 256, 1024, WeightLayout::InOut),
     (4, 256, 4096, WeightLayout::OutIn),
     (64, 512, 2048, WeightLayout::InOut),
+    (2048, 256, 256, WeightLayout::OutIn),
+    (2048, 256, 512, WeightLayout::OutIn),
+    (2048, 512, 256, WeightLayout::OutIn),
 ];
 
 #[global_allocator]

@@ -107,17 +107,15 @@ pub enum TextError {
         /// Its number of lines.
         target_lines: usize,
     },
-    /// A line of a TSV has too few columns.
-    #[error("{}:{line}: found {found} tab-separated columns, wanted at least {wanted}", path.display())]
-    MissingColumn {
+    /// A line of a TSV has too few columns or too many.
+    #[error("{}:{line}: found {found} tab-separated columns, wanted 2", path.display())]
+    Columns {
         /// The file.
         path: PathBuf,
         /// The line.
         line: usize,
         /// Columns that the line has.
         found: usize,
-        /// Columns that are needed.
-        wanted: usize,
     },
     /// A line of a JSON lines file is not JSON.
     #[error("{}:{line}: not a JSON record", path.display())]
@@ -288,7 +286,10 @@ impl TextError {
             Self::LineTooLong { .. } => "check that the file is text, one sentence or one record a line",
             Self::EmptyFile { .. } => "check how the file was made",
             Self::UnequalLines { .. } => "line n of one file must translate line n of the other",
-            Self::MissingColumn { .. } => "a TSV has the source sentence, a tab, and the target sentence on each line",
+            Self::Columns { found: 0..2, .. } => {
+                "a TSV has the source sentence, a tab, and the target sentence on each line"
+            }
+            Self::Columns { .. } => "keep the source's and the target's column: cut -f 1,2",
             Self::Json { line: 1, .. } => {
                 "each line must be one whole JSON object; a JSON array or indented JSON is not JSON lines"
             }

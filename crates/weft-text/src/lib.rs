@@ -39,7 +39,7 @@ pub use batches::{
 };
 pub use corpus::{
     Pair, Pairs, ParallelCorpus, ParallelFiles, Place, Side, SkipReason, SkipReport, TextCorpus, TextFormat, TextPiece,
-    TextPieces, hash_file,
+    TextPieces, hash_file, hexadecimal,
 };
 pub use dataset::{ParallelDataset, TextDataset, TokenSequences};
 pub use error::{Cause, PathList, TextError};

@@ -40,7 +40,7 @@ fn read_in_every_way(path: &Path) {
     let json = ParallelFiles::JsonLines { path: path.to_owned(), source_language, target_language };
     let (source_language, target_language) = languages();
     let tmx = ParallelFiles::Tmx { path: path.to_owned(), source_language, target_language };
-    let tsv = ParallelFiles::Tsv { path: path.to_owned(), source_column: 0, target_column: 1 };
+    let tsv = ParallelFiles::Tsv { path: path.to_owned() };
     let lines = ParallelFiles::Lines { source: path.to_owned(), target: path.to_owned() };
     for files in [json, tmx, tsv, lines] {
         let corpus = ParallelCorpus::new(files);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use sha2::{Digest, Sha256};
 use weft_text::{
     ParallelCorpus, ParallelDataset, ParallelFiles, SkipReport, TextCorpus, TextDataset, TextError, TokenSequences,
-    Tokenizer,
+    Tokenizer, hexadecimal,
 };
 
 use crate::config::{ArchitectureKind, DataConfig, Overrides, RunConfig, TokenizerConfig};
@@ -274,8 +274,4 @@ fn text(paths: &[PathBuf], field: &str) -> TextCorpus {
 
 fn sequences(rows: &[Vec<u32>]) -> TokenSequences {
     rows.iter().map(Vec::as_slice).collect()
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

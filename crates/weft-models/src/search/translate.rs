@@ -13,7 +13,8 @@ pub const SOURCE_TOKENS_PER_BATCH: usize = 1024;
 /// Translates token sequences; the hypotheses of each source, best first, in the order given.
 ///
 /// Sources are batched by length. A sentence's result is the same alone and in any batch: rows of a product do not
-/// depend on each other, attention leaves padding out, and every search is its own.
+/// depend on each other, attention leaves padding out, and every search is its own. The model is a plain one: of one
+/// in training, `model.valid()`.
 ///
 /// # Errors
 /// A configuration that cannot be, or scores that are NaN.

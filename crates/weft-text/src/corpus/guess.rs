@@ -42,7 +42,7 @@ impl ParallelFiles {
             Some(_) => {
                 let mut lines = LineReader::open(path)?;
                 if lines.advance()? && lines.text().contains('\t') {
-                    Ok(Self::Tsv { path: path.clone(), source_column: 0, target_column: 1 })
+                    Ok(Self::Tsv { path: path.clone() })
                 } else {
                     Err(unknown("its first line has no tab, and it is neither JSON nor XML"))
                 }

@@ -33,8 +33,8 @@ pub fn hash_file(path: impl AsRef<Path>) -> Result<String, TextError> {
     }
 }
 
-/// Lower-case hexadecimal digits of some bytes.
-pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+/// The lower-case hexadecimal digits of some bytes: how hashes are written.
+pub fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -15,8 +15,7 @@ mod tmx;
 #[cfg(test)]
 mod tests;
 
-pub use input::hash_file;
-pub(crate) use input::hexadecimal;
+pub use input::{hash_file, hexadecimal};
 pub use parallel::{Pair, Pairs, ParallelCorpus, ParallelFiles, Side};
 pub use skip::{Place, SkipReason, SkipReport};
 pub use text::{TextCorpus, TextFormat, TextPiece, TextPieces};

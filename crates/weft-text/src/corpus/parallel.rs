@@ -21,14 +21,10 @@ pub enum ParallelFiles {
         /// The target sentences.
         target: PathBuf,
     },
-    /// One file of lines with tab-separated columns; further columns are ignored.
+    /// One file of lines with a source, a tab and a target.
     Tsv {
         /// The file.
         path: PathBuf,
-        /// The source's column, from 0.
-        source_column: usize,
-        /// The target's column, from 0.
-        target_column: usize,
     },
     /// One JSON object a line, `{"translation": {"en": ..., "de": ...}}` or `{"en": ..., "de": ...}`.
     JsonLines {
@@ -55,7 +51,7 @@ impl ParallelFiles {
     pub fn paths(&self) -> Vec<&Path> {
         match self {
             Self::Lines { source, target } => vec![source, target],
-            Self::Tsv { path, .. } | Self::JsonLines { path, .. } | Self::Tmx { path, .. } => {
+            Self::Tsv { path } | Self::JsonLines { path, .. } | Self::Tmx { path, .. } => {
                 vec![path]
             }
         }
@@ -112,11 +108,7 @@ impl ParallelCorpus {
                 source: Box::new(LineReader::open(source)?),
                 target: Box::new(LineReader::open(target)?),
             },
-            ParallelFiles::Tsv { path, source_column, target_column } => Reader::Tsv {
-                lines: Box::new(LineReader::open(path)?),
-                source_column: *source_column,
-                target_column: *target_column,
-            },
+            ParallelFiles::Tsv { path } => Reader::Tsv(Box::new(LineReader::open(path)?)),
             ParallelFiles::JsonLines { path, source_language, target_language } => Reader::Json {
                 lines: Box::new(LineReader::open(path)?),
                 source_language: source_language.clone(),
@@ -149,7 +141,7 @@ impl ParallelCorpus {
     pub fn line_path(&self) -> &Path {
         match &self.files {
             ParallelFiles::Lines { source: path, .. }
-            | ParallelFiles::Tsv { path, .. }
+            | ParallelFiles::Tsv { path }
             | ParallelFiles::JsonLines { path, .. }
             | ParallelFiles::Tmx { path, .. } => path,
         }
@@ -165,7 +157,7 @@ pub struct Pairs {
 
 enum Reader {
     Lines { source: Box<LineReader>, target: Box<LineReader> },
-    Tsv { lines: Box<LineReader>, source_column: usize, target_column: usize },
+    Tsv(Box<LineReader>),
     Json { lines: Box<LineReader>, source_language: String, target_language: String },
     Tmx(Box<TmxReader>),
 }
@@ -190,7 +182,7 @@ impl Pairs {
         }
         Some(match &self.reader {
             Reader::Lines { source, target } => combined_hash(&[source.digest(), target.digest()]),
-            Reader::Tsv { lines, .. } | Reader::Json { lines, .. } => combined_hash(&[lines.digest()]),
+            Reader::Tsv(lines) | Reader::Json { lines, .. } => combined_hash(&[lines.digest()]),
             Reader::Tmx(reader) => combined_hash(&[reader.digest()]),
         })
     }
@@ -225,7 +217,7 @@ impl Reader {
     fn next_pair(&mut self, skipped: &mut SkipReport) -> Result<Option<Pair>, TextError> {
         match self {
             Self::Lines { source, target } => aligned_pair(source, target),
-            Self::Tsv { lines, source_column, target_column } => tsv_pair(lines, *source_column, *target_column),
+            Self::Tsv(lines) => tsv_pair(lines),
             Self::Json { lines, source_language, target_language } => {
                 json_pair(lines, source_language, target_language)
             }
@@ -238,7 +230,7 @@ impl Reader {
         match self {
             Self::Lines { source, .. } if pair.source.trim().is_empty() => source.path(),
             Self::Lines { target, .. } => target.path(),
-            Self::Tsv { lines, .. } | Self::Json { lines, .. } => lines.path(),
+            Self::Tsv(lines) | Self::Json { lines, .. } => lines.path(),
             Self::Tmx(reader) => reader.path(),
         }
     }
@@ -259,20 +251,18 @@ fn aligned_pair(source: &mut LineReader, target: &mut LineReader) -> Result<Opti
     }
 }
 
-fn tsv_pair(lines: &mut LineReader, source_column: usize, target_column: usize) -> Result<Option<Pair>, TextError> {
+fn tsv_pair(lines: &mut LineReader) -> Result<Option<Pair>, TextError> {
     if !lines.advance()? {
         return Ok(None);
     }
-    let column = |index| lines.text().split('\t').nth(index);
-    match (column(source_column), column(target_column)) {
-        (Some(source), Some(target)) => {
+    match lines.text().split_once('\t') {
+        Some((source, target)) if !target.contains('\t') => {
             Ok(Some(Pair { source: source.to_owned(), target: target.to_owned(), line: lines.line() }))
         }
-        _ => Err(TextError::MissingColumn {
+        _ => Err(TextError::Columns {
             path: lines.path().to_owned(),
             line: lines.line(),
             found: lines.text().split('\t').count(),
-            wanted: source_column.max(target_column) + 1,
         }),
     }
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use weft_text::hexadecimal;
 
 use crate::error::TrainError;
 
@@ -86,6 +87,5 @@ fn describe(path: &Path) -> Result<Entry, TrainError> {
         hasher.update(&buffer[..count]);
         bytes += count as u64;
     }
-    let sha256 = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(Entry { bytes, sha256 })
+    Ok(Entry { bytes, sha256: hexadecimal(&hasher.finalize()) })
 }

@@ -97,6 +97,21 @@ fn a_damaged_checkpoint_is_passed_over_and_said() {
     }
 }
 
+/// No file may grow past 100 KiB, as if the disk were full then: writing fails within a checkpoint.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_disk_that_fills_up_during_a_checkpoint() {
+    let data = translation_data();
+    let folder = data.path();
+    run(folder, &[&SMALL[..], &["--steps", "20", "--output", "run"]].concat()).worked();
+    let mut command = std::process::Command::new("sh");
+    command.current_dir(folder).args(["-c", "trap '' XFSZ; ulimit -f 200; exec \"$@\"", "sh"]);
+    command.args([env!("CARGO_BIN_EXE_weft"), "train", "--resume", "run", "--steps", "60"]);
+    Ran::of(command.output().unwrap()).failed(&["cannot write run/checkpoints/", "File too large"]);
+    let resumed = equals_unbroken(folder, 60);
+    assert!(resumed.stderr.contains("going on from step 20"), "{resumed:#?}");
+}
+
 #[test]
 fn a_changed_corpus_is_refused() {
     let data = translation_data();

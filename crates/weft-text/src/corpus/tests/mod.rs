@@ -176,17 +176,15 @@ fn an_error_ends_the_pairs() {
 #[test]
 fn tsv_takes_two_columns() {
     let folder = Folder::new();
-    let path = folder.file("a.tsv", "id\tone\teins\textra\r\n2\ttwo\t\n3\tthree\tdrei\n");
+    let path = folder.file("a.tsv", "one\teins\r\ntwo\t\nthree\tdrei\n");
     assert_eq!(
         ParallelFiles::guess(std::slice::from_ref(&path), None).unwrap(),
-        ParallelFiles::Tsv { path: path.clone(), source_column: 0, target_column: 1 }
+        ParallelFiles::Tsv { path: path.clone() }
     );
-    let tsv = |source_column, target_column| {
-        ParallelCorpus::new(ParallelFiles::Tsv { path: path.clone(), source_column, target_column })
-    };
-    assert_eq!(all(&tsv(1, 2)).unwrap(), [pair("one", "eins", 1), pair("three", "drei", 3)]);
-    assert_eq!(all(&tsv(2, 1)).unwrap()[0], pair("eins", "one", 1));
-    assert_eq!(failure(&tsv(0, 3)), "a.tsv:2: found 3 tab-separated columns, wanted at least 4");
+    assert_eq!(all(&guessed(path, None)).unwrap(), [pair("one", "eins", 1), pair("three", "drei", 3)]);
+    let columns = |content| failure(&guessed(folder.file("a.tsv", content), None));
+    assert_eq!(columns("one\teins\nbad\n"), "a.tsv:2: found 1 tab-separated columns, wanted 2");
+    assert_eq!(columns("one\teins\t0.9\n"), "a.tsv:1: found 3 tab-separated columns, wanted 2");
 }
 
 #[test]
