@@ -40,7 +40,7 @@ fn peak(time: usize, causal: bool) -> usize {
     let before = USED.load(Relaxed);
     PEAK.store(before, Relaxed);
     let gradients = self_attention(qkv.clone(), None, &options).sum().backward();
-    assert_eq!(qkv.grad(&gradients).unwrap().dims(), qkv.dims());
+    assert_eq!(qkv.grad(&gradients).expect("a gradient").dims(), qkv.dims());
     PEAK.load(Relaxed) - before
 }
 
