@@ -23,6 +23,7 @@ pub mod embedding;
 mod flex;
 mod fresh;
 mod gemm;
+mod host_mask;
 mod in_place;
 pub mod layer_norm;
 pub mod linear;

@@ -74,7 +74,7 @@ pub(crate) fn assert_gradient(name: &str, got: &[f32], differences: &[f64]) {
 pub(crate) fn devices() -> Vec<Device> {
     let mut devices = vec![Device::flex()];
     #[cfg(feature = "gpu")]
-    devices.push(Device::webgpu(burn::tensor::DeviceKind::DefaultDevice));
+    devices.push(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice));
     devices.truncate(2);
     devices
 }

@@ -29,7 +29,7 @@ fn gpu() -> Result<Device> {
         #[cfg(feature = "cuda")]
         let device = Device::cuda(0);
         #[cfg(not(feature = "cuda"))]
-        let device = Device::webgpu(burn::tensor::DeviceKind::DefaultDevice);
+        let device = Device::wgpu(burn::tensor::DeviceKind::DefaultDevice);
         let one: burn::Tensor<1> = burn::Tensor::ones([1], &device);
         let _ = one.into_data();
         device

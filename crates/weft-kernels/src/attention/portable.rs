@@ -1,11 +1,12 @@
 //! Attention by Burn's own operations, for devices without a kernel. It stores the scores of the batch.
 
-use burn::backend::tensor::{BoolTensor, Device, FloatTensor};
+use burn::backend::tensor::{Device, FloatTensor};
 use burn::backend::{Backend, TensorMetadata};
-use burn::tensor::{Shape, Slice, TensorData};
+use burn::tensor::{Shape, Slice};
 
 use super::settings::AttentionSettings;
 use crate::dropout;
+use crate::host_mask::host_mask;
 
 /// q, k and v of one call, split into heads `[batch, heads, time, head_dim]`, padding zeroed.
 struct Heads<B: Backend> {
@@ -105,9 +106,8 @@ impl<B: Backend> Heads<B> {
                 (0..k_time).map(move |key| key >= seen)
             })
         });
-        let hidden = TensorData::new(hidden.collect::<Vec<bool>>(), [batch, 1, q_time, k_time]);
         let device = self.q.device();
-        let hidden: BoolTensor<B> = B::bool_from_data(hidden, &device);
+        let hidden = host_mask::<B, 4>(hidden.collect(), [batch, 1, q_time, k_time], &device);
         let hidden = B::bool_expand(hidden, Shape::from([batch, num_heads, q_time, k_time]));
         // A row that sees no key is equal everywhere here, and all zeros once it is masked again.
         let scores = B::float_mask_fill(scores, hidden.clone(), f32::MIN.into());
@@ -149,6 +149,6 @@ fn without_padding<B: Backend>(x: FloatTensor<B>, lengths: &Option<Vec<usize>>) 
     let shape = x.shape();
     let (batch, time) = (shape[0], shape[1]);
     let past: Vec<bool> = lengths.iter().flat_map(|&length| (0..time).map(move |t| t >= length)).collect();
-    let past = B::bool_from_data(TensorData::new(past, [batch, time, 1]), &x.device());
+    let past = host_mask::<B, 3>(past, [batch, time, 1], &x.device());
     B::float_mask_fill(x, B::bool_expand(past, shape), 0.0.into())
 }

@@ -1,5 +1,5 @@
 use burn::backend::Flex;
-use burn::tensor::TensorData;
+use burn::tensor::{Device, TensorData};
 use burn_flex::FlexTensor;
 use proptest::prelude::*;
 
@@ -471,12 +471,14 @@ fn a_cache_with_room_to_spare_is_read_in_place_and_decodes_like_the_whole() {
             let view = cache.clone().narrow(1, 0, step + 1);
             let by_view = values(cross_attention(q, view, None, None, &options));
             let by_length = values(by_length);
-            assert_eq!(by_length, by_view, "{device:?} step {step}");
-            for b in 0..batch {
-                let expected = &whole[(b * time + step) * hidden..][..hidden];
-                for (got, wanted) in by_length[b * hidden..][..hidden].iter().zip(expected) {
-                    assert!((got - wanted).abs() < 1e-5, "{device:?} step {step}: {got} is not {wanted}");
-                }
+            // The portable body sums over what the cache does not hold too, zeros, in another order.
+            if device == Device::flex() {
+                assert_eq!(by_length, by_view, "step {step}");
+            }
+            let expected = (0..batch).flat_map(|b| &whole[(b * time + step) * hidden..][..hidden]);
+            for ((length, view), wanted) in by_length.iter().zip(&by_view).zip(expected) {
+                assert!((length - wanted).abs() < 1e-5, "{device:?} step {step}: {length} is not {wanted}");
+                assert!((view - wanted).abs() < 1e-5, "{device:?} step {step}, a view: {view} is not {wanted}");
             }
         }
     }

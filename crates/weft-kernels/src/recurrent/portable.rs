@@ -8,6 +8,7 @@ use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{Shape, Slice, TensorData};
 
 use super::{Cell, Kept, Recurrence};
+use crate::host_mask::host_mask;
 
 /// A tensor with operators, so that equations read as such.
 #[derive(Debug)]
@@ -130,8 +131,7 @@ impl<B: Backend> Array<B> {
 
 /// A mask from host values, expanded along the axes where `shape` has length 1.
 pub(crate) fn mask<B: Backend>(values: Vec<bool>, shape: [usize; 2], to: [usize; 2], like: &Array<B>) -> BoolTensor<B> {
-    let mask = B::bool_from_data(TensorData::new(values, shape), &like.0.device());
-    B::bool_expand(mask, Shape::from(to))
+    B::bool_expand(host_mask::<B, 2>(values, shape, &like.0.device()), Shape::from(to))
 }
 
 /// One step of a cell: the states `[h]` or `[h, c]`, and what its way back needs.

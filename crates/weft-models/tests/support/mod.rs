@@ -21,7 +21,7 @@ pub(crate) fn devices() -> Vec<Device> {
     #[cfg(not(feature = "gpu"))]
     return vec![Device::flex()];
     #[cfg(feature = "gpu")]
-    vec![Device::flex(), Device::webgpu(burn::tensor::DeviceKind::DefaultDevice)]
+    vec![Device::flex(), Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)]
 }
 
 /// The folder of a case.
