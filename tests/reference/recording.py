@@ -34,7 +34,7 @@ def draw_weights(model, seed, spread=0.3):
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
             noise = torch.randn(parameter.shape, generator=generator) * spread
-            is_norm = any(part in name for part in ("ln_", "layer_norm"))
+            is_norm = any(part in name for part in ("ln_", "norm"))
             parameter.copy_(noise + 1 if is_norm and name.endswith("weight") else noise)
 
 
@@ -145,12 +145,18 @@ def masked(values, real, time_axis):
     return torch.where(real.view(shape), values, torch.zeros((), dtype=values.dtype))
 
 
-def training_losses(model, run, batches, smoothing):
-    """The losses of AdamW steps, each before its update: decay on matrices only, the gradient's norm clipped."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+def is_matrix(_, parameter):
+    return parameter.dim() >= 2
+
+
+def training_losses(model, run, batches, smoothing, decays):
+    """The losses of AdamW steps, each before its update: decay where `decays(name, parameter)`, the gradient's norm
+    clipped."""
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    parameters = [parameter for _, parameter in named]
     groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": WEIGHT_DECAY},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+        {"params": [p for name, p in named if decays(name, p)], "weight_decay": WEIGHT_DECAY},
+        {"params": [p for name, p in named if not decays(name, p)], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=BETAS, eps=EPSILON)
     losses = []
@@ -168,7 +174,7 @@ def worst(got, truth):
     return (got.double() - truth).abs().max() if truth.numel() else torch.zeros((), dtype=torch.float64)
 
 
-def record_case(name, config, model, run, batch, step_batches, smoothing, tensors=None):
+def record_case(name, config, model, run, batch, step_batches, smoothing, tensors=None, decays=is_matrix):
     """Writes the folder of one case. `config` is a dictionary; `tensors` is the file's content where it is not the
     model's own state dictionary."""
     folder = HERE / name
@@ -194,8 +200,8 @@ def record_case(name, config, model, run, batch, step_batches, smoothing, tensor
         assert worst(value, truth[key]) <= 1e-11 * max(scale, 1.0), f"{name}: {key} depends on the batch"
         errors[key] = torch.maximum(errors[key], worst(plain_alone[key], truth[key]))
 
-    truth["losses"] = training_losses(copy.deepcopy(model).double(), run, step_batches, smoothing)
-    errors["losses"] = worst(training_losses(copy.deepcopy(model).float(), run, step_batches, smoothing), truth["losses"])
+    truth["losses"] = training_losses(copy.deepcopy(model).double(), run, step_batches, smoothing, decays)
+    errors["losses"] = worst(training_losses(copy.deepcopy(model).float(), run, step_batches, smoothing, decays), truth["losses"])
 
     content = dict(batch) | truth | {f"f32_error.{key}": error for key, error in errors.items()}
     for step, step_batch in enumerate(step_batches):

@@ -99,7 +99,7 @@ pub(crate) fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
 
 /// `2^n` for whole `n` in -126..=127.
 #[inline(always)]
-fn power_of_two<S: Simd>(simd: S, n: S::f32s) -> S::f32s {
+pub(crate) fn power_of_two<S: Simd>(simd: S, n: S::f32s) -> S::f32s {
     // 2^23 + 127 + n has n + 127 in its low bits: shifted into the exponent, that is 2^n.
     let biased = simd.add_f32s(n, simd.splat_f32s(8_388_608.0 + 127.0));
     let bits = simd.transmute_u32s_f32s(biased);

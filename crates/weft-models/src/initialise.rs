@@ -53,6 +53,28 @@ impl Initialiser {
         self.uniform([out, fan_in], (6.0 / (fan_in + out) as f64).sqrt())
     }
 
+    /// A function of values that are uniform in `0..1`.
+    pub(crate) fn by_uniform<const D: usize>(
+        &mut self,
+        shape: [usize; D],
+        value: impl Fn(f64) -> f64,
+    ) -> Param<Tensor<D>> {
+        self.parameter(shape, |generator| value(generator.uniform_value()))
+    }
+
+    /// A value for each column of a matrix, the same in every row.
+    pub(crate) fn with_columns(
+        &mut self,
+        [rows, columns]: [usize; 2],
+        value: impl Fn(usize) -> f64,
+    ) -> Param<Tensor<2>> {
+        let mut element = 0;
+        self.parameter([rows, columns], |_| {
+            element += 1;
+            value((element - 1) % columns)
+        })
+    }
+
     /// A value for each position of a vector.
     pub(crate) fn with_rows(&mut self, shape: [usize; 1], value: impl Fn(usize) -> f64) -> Param<Tensor<1>> {
         let mut row = 0;

@@ -3,6 +3,7 @@
 //! | file                     | architecture |
 //! |--------------------------|--------------|
 //! | [`gpt`]                  | decoder-only Transformer in GPT-2's layout |
+//! | [`mamba`]                | Mamba, selective state spaces, arXiv 2312.00752 |
 //! | [`recurrent_lm`]         | RNN, LSTM or GRU language model |
 //! | [`transformer`]          | encoder-decoder Transformer, arXiv 1706.03762 |
 //! | [`rnn_encoder_decoder`]  | recurrent encoder-decoder with additive attention, arXiv 1409.0473 |
@@ -16,6 +17,7 @@ pub mod config;
 pub mod gpt;
 mod initialise;
 mod layers;
+pub mod mamba;
 mod parameters;
 pub mod recurrent_lm;
 pub mod rnn_encoder_decoder;

@@ -5,6 +5,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use weft_decode::BeamConfig;
 use weft_models::gpt::{Gpt, GptConfig};
+use weft_models::mamba::{Mamba, MambaConfig};
 use weft_models::recurrent_lm::{RecurrentLm, RecurrentLmConfig};
 use weft_models::rnn_encoder_decoder::{AttentionKind, RnnEncoderDecoder, RnnEncoderDecoderConfig};
 use weft_models::search::translate;
@@ -84,6 +85,14 @@ fn weights_laid_out_for_decoding_change_no_bit() {
             ..GptConfig::default()
         };
         same_steps(Gpt::new(&config, 3, &device));
+        let config = MambaConfig {
+            vocab_size: 50,
+            hidden_size: 24,
+            num_layers: 2,
+            tie_word_embeddings,
+            ..MambaConfig::default()
+        };
+        same_steps(Mamba::new(&config, 3, &device));
     }
     for cell in [CellKind::Rnn, CellKind::Lstm, CellKind::Gru] {
         let config = RnnEncoderDecoderConfig {
@@ -98,6 +107,21 @@ fn weights_laid_out_for_decoding_change_no_bit() {
         let config =
             RecurrentLmConfig { cell, vocab_size: 50, hidden_size: 20, embedding_size: 20, ..Default::default() };
         same_steps(RecurrentLm::new(&config, 3, &device));
+    }
+}
+
+/// At lengths around those at which a kernel's loops begin anew.
+#[test]
+fn a_sequence_at_once_equals_its_steps() {
+    let config = MambaConfig { vocab_size: 50, hidden_size: 24, num_layers: 2, ..MambaConfig::default() };
+    let model = Mamba::new(&config, 3, &Device::flex());
+    for length in [1, 2, 3, 4, 5, 31, 32, 33, 1000] {
+        let tokens: Vec<u32> = (0..length).map(|i| (i * 7 + i / 9) % 50).collect();
+        let whole = values(model.forward(Sequences::new(&[&tokens[..]], 0, &Device::flex()).ids));
+        let mut state = model.start(1);
+        let steps: Vec<f32> = tokens.iter().flat_map(|&token| values(model.step(&[token], &mut state))).collect();
+        let off = whole.iter().zip(&steps).fold(0.0, |most: f32, (a, b)| most.max((a - b).abs()));
+        assert!(off <= 1e-4, "{length} tokens: off by {off}");
     }
 }
 

@@ -5,6 +5,7 @@ mod support;
 
 use support::{check_language_model, check_translator};
 use weft_models::gpt::Gpt;
+use weft_models::mamba::Mamba;
 use weft_models::recurrent_lm::RecurrentLm;
 use weft_models::rnn_encoder_decoder::RnnEncoderDecoder;
 use weft_models::transformer::Transformer;
@@ -12,6 +13,11 @@ use weft_models::transformer::Transformer;
 #[test]
 fn gpt_equals_transformers_gpt2() {
     check_language_model::<Gpt>("gpt");
+}
+
+#[test]
+fn mamba_equals_transformers_mamba() {
+    check_language_model::<Mamba>("mamba");
 }
 
 #[test]

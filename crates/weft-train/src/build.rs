@@ -1,6 +1,7 @@
 //! From a run's configuration to a model's.
 
 use weft_models::gpt::{Gpt, GptConfig};
+use weft_models::mamba::{Mamba, MambaConfig};
 use weft_models::recurrent_lm::{RecurrentLm, RecurrentLmConfig};
 use weft_models::rnn_encoder_decoder::{RnnEncoderDecoder, RnnEncoderDecoderConfig};
 use weft_models::transformer::{Transformer, TransformerConfig};
@@ -120,6 +121,24 @@ impl Buildable for RecurrentLm {
             num_layers,
             tie_word_embeddings: tie_embeddings.unwrap_or(true),
             dropout,
+        }
+    }
+}
+
+impl Buildable for Mamba {
+    fn model_config(config: &RunConfig, target: &Tokenizer, _: &Tokenizer) -> MambaConfig {
+        let model = &config.model;
+        MambaConfig {
+            vocab_size: target.vocab_size(),
+            hidden_size: model.hidden_size,
+            num_layers: model.num_layers,
+            intermediate_size: model.intermediate_size,
+            state_size: model.state_size.unwrap_or(16),
+            dropout: model.dropout,
+            tie_word_embeddings: model.tie_embeddings.unwrap_or(true),
+            bos_token_id: Some(target.bos_id()),
+            eos_token_id: Some(target.eos_id()),
+            ..MambaConfig::default()
         }
     }
 }

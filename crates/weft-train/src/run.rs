@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
 use weft_models::gpt::Gpt;
+use weft_models::mamba::Mamba;
 use weft_models::recurrent_lm::RecurrentLm;
 use weft_models::rnn_encoder_decoder::RnnEncoderDecoder;
 use weft_models::transformer::Transformer;
@@ -145,6 +146,7 @@ impl Run {
                 translator::<RnnEncoderDecoder>(config, *data, begin)
             }
             (ArchitectureKind::RecurrentLm, Data::Text(data)) => language_model::<RecurrentLm>(config, *data, begin),
+            (ArchitectureKind::Mamba, Data::Text(data)) => language_model::<Mamba>(config, *data, begin),
             (_, Data::Text(data)) => language_model::<Gpt>(config, *data, begin),
             (_, Data::Translation(_)) => unreachable!("language models are given text"),
         }?;

@@ -10,6 +10,7 @@ use burn::Tensor;
 use burn::tensor::{Device, Int, TensorData};
 use safetensors::SafeTensors;
 use weft_models::gpt::Gpt;
+use weft_models::mamba::Mamba;
 use weft_models::recurrent_lm::RecurrentLm;
 use weft_models::rnn_encoder_decoder::RnnEncoderDecoder;
 use weft_models::transformer::Transformer;
@@ -116,6 +117,11 @@ fn check_language_model<M: LanguageModel>(case: &str) {
 #[test]
 fn gpt_trains_as_recorded() {
     check_language_model::<Gpt>("gpt");
+}
+
+#[test]
+fn mamba_trains_as_recorded() {
+    check_language_model::<Mamba>("mamba");
 }
 
 #[test]

@@ -73,7 +73,7 @@ pub trait LayerNormGrad: Backend {
 }
 
 /// `[.., hidden]` as `[rows, hidden]`.
-fn as_rows<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+pub(crate) fn as_rows<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
     let shape = x.shape();
     let hidden = shape[shape.num_dims() - 1];
     let rows = shape.num_elements().checked_div(hidden).unwrap_or(0);

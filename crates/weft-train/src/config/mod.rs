@@ -75,11 +75,13 @@ pub enum ArchitectureKind {
     Gpt,
     /// Recurrent language model.
     RecurrentLm,
+    /// Selective state spaces.
+    Mamba,
 }
 
 impl ArchitectureKind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Transformer, Self::RnnEncoderDecoder, Self::Gpt, Self::RecurrentLm];
+    pub const ALL: [Self; 5] = [Self::Transformer, Self::RnnEncoderDecoder, Self::Gpt, Self::RecurrentLm, Self::Mamba];
 
     /// The name in a configuration.
     pub fn name(self) -> &'static str {
@@ -88,6 +90,7 @@ impl ArchitectureKind {
             Self::RnnEncoderDecoder => "rnn_encoder_decoder",
             Self::Gpt => "gpt",
             Self::RecurrentLm => "recurrent_lm",
+            Self::Mamba => "mamba",
         }
     }
 
@@ -160,6 +163,9 @@ pub struct ModelConfig {
     /// Width of the maxout readout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maxout_size: Option<usize>,
+    /// States of each channel of a state space.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_size: Option<usize>,
 }
 
 /// What makes one checkpoint better than another.
@@ -291,6 +297,7 @@ impl RunConfig {
                 encoder_hidden_size: Some(256),
                 attention_size: Some(256),
                 maxout_size: Some(256),
+                state_size: Some(16),
             },
             training: TrainingConfig {
                 steps: Some(1000),

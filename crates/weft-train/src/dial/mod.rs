@@ -259,6 +259,7 @@ impl Dial<'_> {
             encoder_hidden_size: None,
             attention_size: None,
             maxout_size: None,
+            state_size: None,
         };
         let like_hidden = format!("as wide as the hidden size, {hidden_size}");
         match architecture {
@@ -297,6 +298,13 @@ impl Dial<'_> {
                 model.embedding_size = Some(embedding);
                 let tied = embedding == hidden_size;
                 model.tie_embeddings = Some(self.value("model.tie_embeddings", tied, "fewer parameters, as good")?);
+            }
+            ArchitectureKind::Mamba => {
+                let inner =
+                    self.within("model.intermediate_size", 2 * hidden_size, (1, most << 3), "the paper's twice")?;
+                model.intermediate_size = Some(inner);
+                model.state_size = Some(self.within("model.state_size", 16, (1, 1 << 12), "the paper's")?);
+                model.tie_embeddings = Some(self.value("model.tie_embeddings", true, "fewer parameters, as good")?);
             }
             ArchitectureKind::RnnEncoderDecoder => {
                 model.cell = Some(self.value("model.cell", CellKind::Gru, "the paper's")?);

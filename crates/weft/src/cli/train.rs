@@ -186,6 +186,8 @@ pub(crate) enum ArchitectureName {
     Gpt,
     /// Recurrent language model
     RecurrentLm,
+    /// Selective state spaces, arXiv 2312.00752
+    Mamba,
 }
 
 /// Average the weights of checkpoints into one model

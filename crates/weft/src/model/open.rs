@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use weft_models::checkpoint;
 use weft_models::gpt::Gpt;
+use weft_models::mamba::Mamba;
 use weft_models::recurrent_lm::RecurrentLm;
 use weft_models::rnn_encoder_decoder::RnnEncoderDecoder;
 use weft_models::transformer::Transformer;
@@ -102,6 +103,13 @@ pub(crate) fn open(path: &Path, device: &Device) -> Result<Model> {
             let size = model.config().vocab_size;
             language_model(&folder, Box::new(model.for_decoding()), size)
         }
+        Mamba::MODEL_TYPE => {
+            let config = checkpoint::load_config::<Mamba>(&folder)?;
+            size::check(&folder, size::of_mamba(&config))?;
+            let model: Mamba = checkpoint::load(&folder, device)?;
+            let size = model.config().vocab_size;
+            language_model(&folder, Box::new(model.for_decoding()), size)
+        }
         RecurrentLm::MODEL_TYPE => {
             let config = checkpoint::load_config::<RecurrentLm>(&folder)?;
             size::check(&folder, size::of_recurrent_lm(&config))?;
@@ -110,8 +118,13 @@ pub(crate) fn open(path: &Path, device: &Device) -> Result<Model> {
             language_model(&folder, Box::new(model.for_decoding()), size)
         }
         _ => {
-            let wanted =
-                vec![Transformer::MODEL_TYPE, RnnEncoderDecoder::MODEL_TYPE, Gpt::MODEL_TYPE, RecurrentLm::MODEL_TYPE];
+            let wanted = vec![
+                Transformer::MODEL_TYPE,
+                RnnEncoderDecoder::MODEL_TYPE,
+                Gpt::MODEL_TYPE,
+                RecurrentLm::MODEL_TYPE,
+                Mamba::MODEL_TYPE,
+            ];
             let path = folder.join(checkpoint::CONFIG_FILE);
             Err(CheckpointError::ModelType { path, found, wanted }.into())
         }

@@ -6,6 +6,7 @@ use std::path::Path;
 use weft_models::CellKind;
 use weft_models::checkpoint::{CONFIG_FILE, WEIGHTS_FILE};
 use weft_models::gpt::GptConfig;
+use weft_models::mamba::MambaConfig;
 use weft_models::recurrent_lm::RecurrentLmConfig;
 use weft_models::rnn_encoder_decoder::RnnEncoderDecoderConfig;
 use weft_models::transformer::TransformerConfig;
@@ -108,6 +109,14 @@ fn of_run(config: &RunConfig) -> Size {
             intermediate_size: Some(inner),
             ..GptConfig::default()
         }),
+        ArchitectureKind::Mamba => of_mamba(&MambaConfig {
+            vocab_size,
+            hidden_size,
+            num_layers,
+            intermediate_size: model.intermediate_size,
+            state_size: model.state_size.unwrap_or(0),
+            ..MambaConfig::default()
+        }),
         ArchitectureKind::RecurrentLm => of_recurrent_lm(&RecurrentLmConfig {
             cell: model.cell.unwrap_or(CellKind::Lstm),
             vocab_size,
@@ -181,6 +190,17 @@ pub(super) fn of_gpt(config: &GptConfig) -> Size {
     Size { parameters, sinusoids: 0 }
 }
 
+pub(super) fn of_mamba(config: &MambaConfig) -> Size {
+    // The inner width may be too large to multiply.
+    let inner = config.intermediate_size.unwrap_or_else(|| config.hidden_size.saturating_mul(2));
+    let parameters = sum(&[
+        product(&[config.vocab_size, config.hidden_size]),
+        product(&[config.num_layers, 3, config.hidden_size, inner]),
+        product(&[config.num_layers, 3, config.state_size, inner]),
+    ]);
+    Size { parameters, sinusoids: 0 }
+}
+
 pub(super) fn of_recurrent_lm(config: &RecurrentLmConfig) -> Size {
     let parameters = sum(&[
         product(&[config.vocab_size, config.embedding_size]),
@@ -193,6 +213,7 @@ pub(super) fn of_recurrent_lm(config: &RecurrentLmConfig) -> Size {
 mod tests {
     use burn::tensor::Device;
     use weft_models::gpt::Gpt;
+    use weft_models::mamba::Mamba;
     use weft_models::recurrent_lm::RecurrentLm;
     use weft_models::rnn_encoder_decoder::RnnEncoderDecoder;
     use weft_models::transformer::Transformer;
@@ -218,10 +239,12 @@ mod tests {
             ..Default::default()
         };
         let recurrent = RecurrentLmConfig { hidden_size: 64, embedding_size: 64, ..Default::default() };
+        let mamba = MambaConfig { vocab_size: 300, hidden_size: 64, num_layers: 2, ..Default::default() };
         for (size, real) in [
             (of_transformer(&transformer), parameters::<Transformer>(&transformer)),
             (of_rnn_encoder_decoder(&rnn), parameters::<RnnEncoderDecoder>(&rnn)),
             (of_gpt(&gpt), parameters::<Gpt>(&gpt)),
+            (of_mamba(&mamba), parameters::<Mamba>(&mamba)),
             (of_recurrent_lm(&recurrent), parameters::<RecurrentLm>(&recurrent)),
         ] {
             assert!(size.parameters <= real && 4 * size.parameters > real, "{size:?} of {real}");

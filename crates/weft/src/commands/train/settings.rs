@@ -151,5 +151,6 @@ fn architecture_name(name: ArchitectureName) -> &'static str {
         ArchitectureName::RnnEncoderDecoder => "rnn_encoder_decoder",
         ArchitectureName::Gpt => "gpt",
         ArchitectureName::RecurrentLm => "recurrent_lm",
+        ArchitectureName::Mamba => "mamba",
     }
 }

@@ -1,0 +1,172 @@
+//! The CPU kernel's way forward: channels are the lanes of vectors, positions pass one after the other.
+#![expect(unsafe_code, reason = "tasks write different channels of the same rows")]
+
+use std::ops::Range;
+
+use pulp::{Simd, WithSimd};
+
+use crate::lanes::{Part, Shared, for_each_part, load, vectors};
+use crate::simd::{Level, exp, power_of_two, sigmoid};
+
+/// Positions between two states that are kept: the backward pass makes those between them again, and 32 positions
+/// of 16 states of a vector of channels stay in the second-level cache with their gradients.
+pub(super) const CHUNK: usize = 32;
+
+/// A scan's operands; see [`selective_scan`](super::selective_scan).
+pub(super) struct Scan<'a> {
+    pub time: usize,
+    pub inner: usize,
+    pub states: usize,
+    pub lengths: &'a [usize],
+    pub x: &'a [f32],
+    pub delta: &'a [f32],
+    pub bc: &'a [f32],
+    pub gate: &'a [f32],
+    pub a_log: &'a [f32],
+    pub skip: &'a [f32],
+    pub bias: &'a [f32],
+    pub initial: &'a [f32],
+}
+
+impl Scan<'_> {
+    /// States that are kept, for each sentence.
+    pub(super) fn chunks(&self) -> usize {
+        self.time.div_ceil(CHUNK)
+    }
+
+    /// The rates `A` of the channels from `channel` on, in binary logarithms, and zeros past the last: one vector for
+    /// each state.
+    #[inline(always)]
+    pub(super) fn rates<S: Simd>(&self, simd: S, channels: Range<usize>, rates: &mut [S::f32s]) {
+        for (n, rate) in rates.iter_mut().enumerate() {
+            let mut values = [0.0; 16];
+            for (value, channel) in values.iter_mut().zip(channels.clone()) {
+                *value = -self.a_log[channel * self.states + n].exp() * std::f32::consts::LOG2_E;
+            }
+            *rate = simd.partial_load_f32s(&values[..S::F32_LANES]);
+        }
+    }
+}
+
+/// The outputs `[batch * time, inner]` with the last states `[batch * states, inner]` under them, and, if `keep`, the
+/// states before every [`CHUNK`] positions, `[batch, chunks, states, inner]`.
+pub(super) fn forward(level: Level, scan: &Scan<'_>, keep: bool) -> (Vec<f32>, Vec<f32>) {
+    let (batch, inner) = (scan.lengths.len(), scan.inner);
+    let mut packed = vec![0.0; batch * (scan.time + scan.states) * inner];
+    let mut kept = vec![0.0; if keep { batch * scan.chunks() * scan.states * inner } else { 0 }];
+    let (to, to_kept) = (Shared::new(&mut packed), Shared::new(&mut kept));
+    for_each_part(batch, inner, |part| level.run(Forward { scan, part, packed: to, kept: keep.then_some(to_kept) }));
+    (packed, kept)
+}
+
+struct Forward<'a> {
+    scan: &'a Scan<'a>,
+    part: Part,
+    packed: Shared,
+    kept: Option<Shared>,
+}
+
+impl WithSimd for Forward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { scan, part, packed, kept } = self;
+        let (time, inner, states) = (scan.time, scan.inner, scan.states);
+        let Part { batch, channels, .. } = part;
+        let length = scan.lengths[batch];
+        let blocks = channels.len().div_ceil(S::F32_LANES);
+        let zero = simd.splat_f32s(0.0);
+        let (mut rates, mut h) = (vec![zero; blocks * states], vec![zero; blocks * states]);
+        for (block, (from, width)) in vectors::<S>(&channels).enumerate() {
+            scan.rates(simd, from..from + width, &mut rates[block * states..][..states]);
+            for (n, h) in h[block * states..][..states].iter_mut().enumerate() {
+                *h = load(simd, scan.initial, (batch * states + n) * inner + from, width);
+            }
+        }
+        for chunk in 0..length.div_ceil(CHUNK) {
+            for (block, (from, width)) in vectors::<S>(&channels).enumerate() {
+                let (rates, h) = (&rates[block * states..][..states], &mut h[block * states..][..states]);
+                if let Some(kept) = kept {
+                    for (n, &h) in h.iter().enumerate() {
+                        let row = (batch * scan.chunks() + chunk) * states + n;
+                        // SAFETY: these channels are this task's.
+                        unsafe { kept.store(simd, row * inner + from, width, h) };
+                    }
+                }
+                let (skip, bias) = (load(simd, scan.skip, from, width), load(simd, scan.bias, from, width));
+                for t in chunk * CHUNK..length.min((chunk + 1) * CHUNK) {
+                    let row = batch * time + t;
+                    let at = row * inner + from;
+                    let x = load(simd, scan.x, at, width);
+                    let step = softplus(simd, simd.add_f32s(load(simd, scan.delta, at, width), bias));
+                    let (b, c) = scan.bc[row * 2 * states..][..2 * states].split_at(states);
+                    let y = advance(simd, rates, h, step, simd.mul_f32s(step, x), b, c);
+                    let y = simd.mul_add_f32s(skip, x, y);
+                    let gate = load(simd, scan.gate, at, width);
+                    let y = simd.mul_f32s(y, simd.mul_f32s(gate, sigmoid(simd, gate)));
+                    // SAFETY: these channels are this task's.
+                    unsafe { packed.store(simd, at, width, y) };
+                }
+            }
+        }
+        for (block, (from, width)) in vectors::<S>(&channels).enumerate() {
+            for (n, &h) in h[block * states..][..states].iter().enumerate() {
+                let row = scan.lengths.len() * time + batch * states + n;
+                // SAFETY: these channels are this task's.
+                unsafe { packed.store(simd, row * inner + from, width, h) };
+            }
+        }
+    }
+}
+
+/// One position of one vector of channels: the states go on, and are read.
+#[inline(always)]
+fn advance<S: Simd>(
+    simd: S,
+    rates: &[S::f32s],
+    h: &mut [S::f32s],
+    step: S::f32s,
+    u: S::f32s,
+    b: &[f32],
+    c: &[f32],
+) -> S::f32s {
+    let mut y = simd.splat_f32s(0.0);
+    for (((h, &rate), &b), &c) in h.iter_mut().zip(rates).zip(b).zip(c) {
+        let decay = exp2_of_negative(simd, simd.mul_f32s(step, rate));
+        *h = simd.mul_add_f32s(decay, *h, simd.mul_f32s(u, simd.splat_f32s(b)));
+        y = simd.mul_add_f32s(*h, simd.splat_f32s(c), y);
+    }
+    y
+}
+
+/// `2^x` for `x <= 0`, within 2 units in the last place; 0 below -126, NaN for NaN.
+#[inline(always)]
+pub(super) fn exp2_of_negative<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    // x = n + r with |r| <= 1/2 (adding 1.5 * 2^23 rounds to an integer); Taylor's polynomial in r ln 2.
+    let shift = simd.splat_f32s(12_582_912.0);
+    let vanishes = simd.less_than_f32s(x, simd.splat_f32s(-126.0));
+    let n = simd.sub_f32s(simd.add_f32s(x, shift), shift);
+    let r = simd.sub_f32s(x, n);
+    let mut p = simd.splat_f32s(1.525_273_4e-5);
+    for coefficient in [1.540_353e-4, 1.333_355_8e-3, 9.618_13e-3, 5.550_411e-2, 2.402_265e-1, 6.931_472e-1, 1.0] {
+        p = simd.mul_add_f32s(p, r, simd.splat_f32s(coefficient));
+    }
+    simd.select_f32s(vanishes, simd.splat_f32s(0.0), simd.mul_f32s(p, power_of_two(simd, n)))
+}
+
+/// `ln(1 + exp(x))`, within a few units in the last place, also where it is small.
+#[inline(always)]
+pub(super) fn softplus<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    // max(x, 0) + ln(1 + e) with e = exp(-|x|); ln(1 + e) = 2 artanh(s), s = e / (2 + e) <= 1/3.
+    let e = exp(simd, simd.neg_f32s(simd.abs_f32s(x)));
+    let s = simd.div_f32s(e, simd.add_f32s(simd.splat_f32s(2.0), e));
+    let square = simd.mul_f32s(s, s);
+    let mut p = simd.splat_f32s(2.0 / 17.0);
+    for odd in [15.0, 13.0, 11.0, 9.0, 7.0, 5.0, 3.0, 1.0] {
+        p = simd.mul_add_f32s(p, square, simd.splat_f32s(2.0 / odd));
+    }
+    let positive = simd.greater_than_f32s(x, simd.splat_f32s(0.0));
+    let above = simd.select_f32s(positive, x, simd.splat_f32s(0.0));
+    simd.mul_add_f32s(p, s, above)
+}
