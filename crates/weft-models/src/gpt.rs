@@ -26,7 +26,7 @@ use weft_kernels::linear::{Activation, Epilogue, WeightLayout, linear};
 use crate::config::{ConfigError, divides, one_of, positive, probability};
 use crate::initialise::Initialiser;
 use crate::layers::{Embedding, LayerNorm, Linear, Noise};
-use crate::search::{KeyValueCache, by_columns, stored_by_columns, token_column};
+use crate::search::{KeyValueCache, by_columns, stored_by_columns};
 use crate::{Architecture, LanguageModel};
 
 /// `config.json`, in the words of Hugging Face's `GPT2Config`.
@@ -291,25 +291,21 @@ impl LanguageModel for Gpt {
         linear_cross_entropy(x, self.head(), WeightLayout::OutIn, None, targets, 0.0, Some(-1))
     }
 
-    fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        self.logits(self.hidden(ids, &mut Noise::none()))
-    }
-
     fn start(&self, batch: usize) -> GptState {
         let device = self.transformer.wte.weight.val().device();
         let cache = KeyValueCache::new(batch, self.config.hidden_size, &device);
         GptState { caches: vec![cache; self.config.num_layers], position: 0 }
     }
 
-    fn step(&self, tokens: &[u32], state: &mut GptState) -> Tensor<2> {
-        let device = self.transformer.wte.weight.val().device();
-        let mut x = self.embed(token_column(tokens, &device), state.position, Dropout::NONE);
+    fn read(&self, ids: Tensor<2, Int>, state: &mut GptState) -> Tensor<3> {
+        let [_, time] = ids.dims();
+        let mut x = self.embed(ids, state.position, Dropout::NONE);
         let options = self.attention(Dropout::NONE);
         for (block, cache) in self.transformer.h.iter().zip(&mut state.caches) {
             x = block.forward(x, [Dropout::NONE; 2], |packed| cache.attend(packed, &options));
         }
-        state.position += 1;
-        self.logits(self.transformer.ln_f.forward(x)).squeeze_dim(1)
+        state.position += time;
+        self.logits(self.transformer.ln_f.forward(x))
     }
 
     fn max_length(&self) -> Option<usize> {

@@ -33,6 +33,7 @@ use serde::de::DeserializeOwned;
 pub use checkpoint::CheckpointError;
 pub use config::ConfigError;
 pub use layers::{CellKind, Noise};
+use search::token_column;
 pub use parameters::{NamedParameter, named_gradients, named_parameters};
 
 /// What training and checkpoints need of a model.
@@ -168,14 +169,23 @@ pub trait LanguageModel: Architecture {
     /// -1 counts nothing.
     fn loss(&self, ids: Tensor<2, Int>, targets: Tensor<2, Int>, noise: &mut Noise) -> Tensor<1>;
 
-    /// Logits `[batch, time, vocab]`.
-    fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3>;
-
     /// The state before the first token of `batch` sequences.
     fn start(&self, batch: usize) -> Self::State;
 
+    /// Feeds the next tokens of each sequence, `[batch, time]`, and returns their logits, `[batch, time, vocab]`.
+    fn read(&self, ids: Tensor<2, Int>, state: &mut Self::State) -> Tensor<3>;
+
+    /// Logits of whole sequences, `[batch, time, vocab]`.
+    fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+        let mut state = self.start(ids.dims()[0]);
+        self.read(ids, &mut state)
+    }
+
     /// Feeds one more token of each sequence and returns logits `[batch, vocab]`.
-    fn step(&self, tokens: &[u32], state: &mut Self::State) -> Tensor<2>;
+    fn step(&self, tokens: &[u32], state: &mut Self::State) -> Tensor<2> {
+        let ids = token_column(tokens, &self.devices()[0]);
+        self.read(ids, state).squeeze_dim(1)
+    }
 
     /// The longest sequence that positions allow, if there is a limit.
     fn max_length(&self) -> Option<usize>;

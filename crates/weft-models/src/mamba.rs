@@ -29,7 +29,7 @@ use weft_kernels::selective_scan::{ScanInputs, ScanParameters, selective_scan};
 use crate::config::{ConfigError, one_of, positive, probability};
 use crate::initialise::Initialiser;
 use crate::layers::{Embedding, Linear, Noise};
-use crate::search::{by_columns, stored_by_columns, token_column};
+use crate::search::{by_columns, stored_by_columns};
 use crate::{Architecture, LanguageModel};
 
 /// `config.json`, in the words of Hugging Face's `MambaConfig`.
@@ -360,17 +360,12 @@ impl LanguageModel for Mamba {
         linear_cross_entropy(x, self.head(), WeightLayout::OutIn, None, targets, 0.0, Some(-1))
     }
 
-    fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        self.logits(self.hidden(ids, &mut self.zero_state(), &mut Noise::none()))
-    }
-
     fn start(&self, _: usize) -> MambaState {
         self.zero_state()
     }
 
-    fn step(&self, tokens: &[u32], state: &mut MambaState) -> Tensor<2> {
-        let device = self.backbone.embeddings.weight.val().device();
-        self.logits(self.hidden(token_column(tokens, &device), state, &mut Noise::none())).squeeze_dim(1)
+    fn read(&self, ids: Tensor<2, Int>, state: &mut MambaState) -> Tensor<3> {
+        self.logits(self.hidden(ids, state, &mut Noise::none()))
     }
 
     fn max_length(&self) -> Option<usize> {

@@ -23,7 +23,7 @@ use weft_kernels::recurrent::RecurrentState;
 use crate::config::{ConfigError, positive, probability};
 use crate::initialise::Initialiser;
 use crate::layers::{CellKind, Embedding, Noise, RecurrentLayer, recurrent_name};
-use crate::search::{by_columns, stored_by_columns, token_column};
+use crate::search::{by_columns, stored_by_columns};
 use crate::{Architecture, LanguageModel};
 
 /// `config.json`.
@@ -185,17 +185,12 @@ impl LanguageModel for RecurrentLm {
         linear_cross_entropy(x, self.head(), WeightLayout::OutIn, bias, targets, 0.0, Some(-1))
     }
 
-    fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        self.logits(self.hidden(ids, &mut self.zero_state(), &mut Noise::none()))
-    }
-
     fn start(&self, _: usize) -> RecurrentLmState {
         self.zero_state()
     }
 
-    fn step(&self, tokens: &[u32], state: &mut RecurrentLmState) -> Tensor<2> {
-        let device = self.embed_tokens.weight.val().device();
-        self.logits(self.hidden(token_column(tokens, &device), state, &mut Noise::none())).squeeze_dim(1)
+    fn read(&self, ids: Tensor<2, Int>, state: &mut RecurrentLmState) -> Tensor<3> {
+        self.logits(self.hidden(ids, state, &mut Noise::none()))
     }
 
     fn max_length(&self) -> Option<usize> {

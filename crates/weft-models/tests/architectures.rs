@@ -110,18 +110,36 @@ fn weights_laid_out_for_decoding_change_no_bit() {
     }
 }
 
-/// At lengths around those at which a kernel's loops begin anew.
 #[test]
-fn a_sequence_at_once_equals_its_steps() {
-    let config = MambaConfig { vocab_size: 50, hidden_size: 24, num_layers: 2, ..MambaConfig::default() };
-    let model = Mamba::new(&config, 3, &Device::flex());
+fn a_sequence_at_once_equals_its_parts_and_its_steps() {
+    let device = Device::flex();
+    let gpt = GptConfig { vocab_size: 50, hidden_size: 24, num_heads: 3, num_layers: 2, ..GptConfig::default() };
+    sequence_equals_parts_and_steps(Gpt::new(&gpt, 3, &device));
+    let mamba = MambaConfig { vocab_size: 50, hidden_size: 24, num_layers: 2, ..MambaConfig::default() };
+    sequence_equals_parts_and_steps(Mamba::new(&mamba, 3, &device));
+    let lstm = RecurrentLmConfig { vocab_size: 50, hidden_size: 20, embedding_size: 20, ..Default::default() };
+    sequence_equals_parts_and_steps(RecurrentLm::new(&lstm, 3, &device));
+}
+
+/// At lengths around those at which a kernel's loops begin anew.
+fn sequence_equals_parts_and_steps<M: LanguageModel>(model: M) {
+    let ids = |tokens: &[u32]| Sequences::new(&[tokens], 0, &Device::flex()).ids;
     for length in [1, 2, 3, 4, 5, 31, 32, 33, 1000] {
         let tokens: Vec<u32> = (0..length).map(|i| (i * 7 + i / 9) % 50).collect();
-        let whole = values(model.forward(Sequences::new(&[&tokens[..]], 0, &Device::flex()).ids));
+        let whole = values(model.forward(ids(&tokens)));
+        let assert_close = |way: &str, got: Vec<f32>| {
+            assert_eq!(got.len(), whole.len());
+            let off = whole.iter().zip(&got).fold(0.0, |most: f32, (a, b)| most.max((a - b).abs()));
+            assert!(off <= 1e-4, "{length} tokens, {way}: off by {off}");
+        };
         let mut state = model.start(1);
-        let steps: Vec<f32> = tokens.iter().flat_map(|&token| values(model.step(&[token], &mut state))).collect();
-        let off = whole.iter().zip(&steps).fold(0.0, |most: f32, (a, b)| most.max((a - b).abs()));
-        assert!(off <= 1e-4, "{length} tokens: off by {off}");
+        let steps = tokens.iter().flat_map(|&token| values(model.step(&[token], &mut state))).collect();
+        assert_close("one by one", steps);
+        let (first, rest) = tokens.split_at(tokens.len() / 3);
+        let parts = [first, &rest[..rest.len().min(2)], &rest[rest.len().min(2)..]];
+        let mut state = model.start(1);
+        let parts = parts.iter().filter(|part| !part.is_empty());
+        assert_close("in parts", parts.flat_map(|part| values(model.read(ids(part), &mut state))).collect());
     }
 }
 

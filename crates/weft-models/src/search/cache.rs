@@ -20,8 +20,8 @@ impl KeyValueCache {
         Self { buffer: Tensor::zeros([rows, FIRST_CAPACITY, 2 * hidden], device), length: 0 }
     }
 
-    /// Takes one position's `[rows, 1, 3 * hidden]` queries, keys and values, keeps the latter two and lets the
-    /// queries attend to all positions so far: `[rows, 1, hidden]`.
+    /// Takes the next positions' queries, keys and values, `[rows, time, 3 * hidden]`, keeps the latter two and lets
+    /// the queries attend to all positions so far: `[rows, time, hidden]`.
     pub(crate) fn attend(&mut self, packed: Tensor<3>, options: &AttentionOptions) -> Tensor<3> {
         let [rows, _, width] = packed.dims();
         let hidden = width / 3;
@@ -34,15 +34,16 @@ impl KeyValueCache {
     fn append(&mut self, keys_values: Tensor<3>) {
         let [rows, capacity, width] = self.buffer.dims();
         let device = self.buffer.device();
-        if self.length == capacity {
-            let more = Tensor::zeros([rows, capacity, width], &device);
+        let at = self.length;
+        let end = at + keys_values.dims()[1];
+        if end > capacity {
+            let more = Tensor::zeros([rows, end.next_power_of_two() - capacity, width], &device);
             self.buffer = Tensor::cat(vec![self.buffer.clone(), more], 1);
         }
-        let at = self.length;
         // The buffer is taken out, so that it has one owner and is written in place.
         let buffer = std::mem::replace(&mut self.buffer, Tensor::zeros([0, 0, 0], &device));
-        self.buffer = buffer.slice_assign([0..rows, at..at + 1, 0..width], keys_values);
-        self.length += 1;
+        self.buffer = buffer.slice_assign([0..rows, at..end, 0..width], keys_values);
+        self.length = end;
     }
 
     /// Row `i` becomes what row `rows[i]` was.

@@ -3,6 +3,7 @@
 use burn::Tensor;
 use weft_decode::{DecodeError, Sampler};
 
+use super::token_row;
 use super::translate::values;
 use crate::LanguageModel;
 
@@ -16,6 +17,9 @@ pub struct Generation<'a> {
     /// Stops at this token, which is not part of the result.
     pub stop: Option<u32>,
 }
+
+/// A prompt is read in parts of so many tokens, which bounds the memory for their scores.
+const PROMPT_TOKENS: usize = 256;
 
 /// Generates tokens and hands each to `emit` as soon as it is chosen; `emit` returns whether to go on.
 ///
@@ -33,8 +37,10 @@ pub fn generate<M: LanguageModel>(
     let mut state = model.start(1);
     let mut history = what.prompt.to_vec();
     let mut logits: Option<Tensor<2>> = None;
-    for &token in what.prompt {
-        logits = Some(model.step(&[token], &mut state));
+    let device = &model.devices()[0];
+    for tokens in what.prompt.chunks(PROMPT_TOKENS) {
+        let read = model.read(token_row(tokens, device), &mut state);
+        logits = Some(read.narrow(1, tokens.len() - 1, 1).squeeze_dim(1));
     }
     let mut generated = Vec::new();
     while let Some(scores) = logits.take().filter(|_| generated.len() < what.max_tokens) {

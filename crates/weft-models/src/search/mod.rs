@@ -15,6 +15,11 @@ pub(crate) use weights::{by_columns, stored_by_columns};
 
 /// One token of each row as ids `[rows, 1]`.
 pub(crate) fn token_column(tokens: &[u32], device: &Device) -> Tensor<2, Int> {
+    token_row(tokens, device).reshape([tokens.len(), 1])
+}
+
+/// The tokens of one row as ids `[1, time]`.
+pub(crate) fn token_row(tokens: &[u32], device: &Device) -> Tensor<2, Int> {
     let ids: Vec<i32> = tokens.iter().map(|&token| token as i32).collect();
-    Tensor::from_data(TensorData::new(ids, [tokens.len(), 1]), device)
+    Tensor::from_data(TensorData::new(ids, [1, tokens.len()]), device)
 }
