@@ -83,7 +83,7 @@ fn impossible_values_are_named_with_their_origin() {
             &[("model.num_heads", "4"), ("model.architecture", "recurrent_lm")],
             "--set: `model.num_heads` is no setting of the architecture recurrent_lm",
         ),
-        (&[("model.architecture", "mamba")], "--set: `model.architecture` cannot be \"mamba\""),
+        (&[("model.architecture", "hyena")], "--set: `model.architecture` cannot be \"hyena\""),
     ];
     for (fixed, message) in cases {
         let error = derive(&overrides(fixed), &MULTI30K).unwrap_err();
