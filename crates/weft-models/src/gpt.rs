@@ -26,7 +26,7 @@ use weft_kernels::linear::{Activation, Epilogue, WeightLayout, linear};
 use crate::config::{ConfigError, divides, one_of, positive, probability};
 use crate::initialise::Initialiser;
 use crate::layers::{Embedding, LayerNorm, Linear, Noise};
-use crate::search::{KeyValueCache, by_columns, stored_by_columns};
+use crate::search::{KeyValueCache, StateError, StateFile, by_columns, stored_by_columns};
 use crate::{Architecture, LanguageModel};
 
 /// `config.json`, in the words of Hugging Face's `GPT2Config`.
@@ -306,6 +306,17 @@ impl LanguageModel for Gpt {
         }
         state.position += time;
         self.logits(self.transformer.ln_f.forward(x))
+    }
+
+    fn visit_state(&self, state: &mut GptState, file: &mut StateFile) -> Result<(), StateError> {
+        state.position = file.position();
+        for (i, cache) in state.caches.iter_mut().enumerate() {
+            let mut filled = Some(cache.filled());
+            let shape = [1, state.position, 2 * self.config.hidden_size];
+            file.tensor(&format!("layers.{i}.keys_values"), &mut filled, shape)?;
+            *cache = filled.map_or_else(|| cache.clone(), KeyValueCache::of);
+        }
+        Ok(())
     }
 
     fn max_length(&self) -> Option<usize> {

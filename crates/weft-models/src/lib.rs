@@ -33,8 +33,8 @@ use serde::de::DeserializeOwned;
 pub use checkpoint::CheckpointError;
 pub use config::ConfigError;
 pub use layers::{CellKind, Noise};
-use search::token_column;
 pub use parameters::{NamedParameter, named_gradients, named_parameters};
+use search::{StateError, StateFile, token_column};
 
 /// What training and checkpoints need of a model.
 pub trait Architecture: Module + std::fmt::Debug + Sync {
@@ -174,6 +174,12 @@ pub trait LanguageModel: Architecture {
 
     /// Feeds the next tokens of each sequence, `[batch, time]`, and returns their logits, `[batch, time, vocab]`.
     fn read(&self, ids: Tensor<2, Int>, state: &mut Self::State) -> Tensor<3>;
+
+    /// Hands each tensor of the state of one sequence to `file`, which takes note of it or replaces it.
+    ///
+    /// # Errors
+    /// What the file says.
+    fn visit_state(&self, state: &mut Self::State, file: &mut StateFile) -> Result<(), StateError>;
 
     /// Logits of whole sequences, `[batch, time, vocab]`.
     fn forward(&self, ids: Tensor<2, Int>) -> Tensor<3> {

@@ -29,7 +29,7 @@ use weft_kernels::selective_scan::{ScanInputs, ScanParameters, selective_scan};
 use crate::config::{ConfigError, one_of, positive, probability};
 use crate::initialise::Initialiser;
 use crate::layers::{Embedding, Linear, Noise};
-use crate::search::{by_columns, stored_by_columns};
+use crate::search::{StateError, StateFile, by_columns, stored_by_columns};
 use crate::{Architecture, LanguageModel};
 
 /// `config.json`, in the words of Hugging Face's `MambaConfig`.
@@ -157,19 +157,19 @@ struct Convolution {
     bias: Param<Tensor<1>>,
 }
 
-/// What a block remembers of the text before.
-#[derive(Debug, Clone)]
+/// What a block remembers of the text before; nothing of none.
+#[derive(Debug, Clone, Default)]
 struct BlockState {
     /// The last inputs of the convolution, `[batch, width - 1, inner]`.
-    inputs: Tensor<3>,
+    inputs: Option<Tensor<3>>,
     /// `[batch, states, inner]`.
-    scan: Tensor<3>,
+    scan: Option<Tensor<3>>,
 }
 
 /// The state of every block, of one size however long the text.
 #[derive(Debug, Clone)]
 pub struct MambaState {
-    layers: Vec<Option<BlockState>>,
+    layers: Vec<BlockState>,
 }
 
 impl RmsNorm {
@@ -185,11 +185,10 @@ impl RmsNorm {
 impl Mixer {
     /// `[batch, time, hidden]` to what is added to the residual stream, `[batch, time, inner]` through the output's
     /// projection with `epilogue`.
-    fn forward(&self, x: Tensor<3>, state: &mut Option<BlockState>, epilogue: Epilogue<3>) -> Tensor<3> {
+    fn forward(&self, x: Tensor<3>, state: &mut BlockState, epilogue: Epilogue<3>) -> Tensor<3> {
         let ([inner, states], [_, rank]) = (self.a_log.val().dims(), self.dt_proj.weight.val().dims());
         let [input, gate] = two_products(&self.in_proj, x, inner);
-        let before = state.take();
-        let (inputs, scan) = before.map_or((None, None), |state| (Some(state.inputs), Some(state.scan)));
+        let BlockState { inputs, scan } = std::mem::take(state);
         let [_, _, width] = self.conv1d.weight.val().dims();
         let earlier = last_rows(inputs.clone(), input.clone(), width - 1);
         let filter = self.conv1d.weight.val().reshape([inner, width]);
@@ -200,7 +199,7 @@ impl Mixer {
         let parameters = ScanParameters { a_log: self.a_log.val(), skip: self.d.val(), bias };
         debug_assert_eq!(bc.dims()[2], 2 * states);
         let (y, scan) = selective_scan(ScanInputs { x, delta, bc, gate }, parameters, scan, None);
-        *state = Some(BlockState { inputs: earlier, scan });
+        *state = BlockState { inputs: Some(earlier), scan: Some(scan) };
         self.out_proj.forward_with(y, epilogue)
     }
 }
@@ -251,7 +250,7 @@ impl Mamba {
     }
 
     fn zero_state(&self) -> MambaState {
-        MambaState { layers: vec![None; self.config.num_layers] }
+        MambaState { layers: vec![BlockState::default(); self.config.num_layers] }
     }
 }
 
@@ -366,6 +365,15 @@ impl LanguageModel for Mamba {
 
     fn read(&self, ids: Tensor<2, Int>, state: &mut MambaState) -> Tensor<3> {
         self.logits(self.hidden(ids, state, &mut Noise::none()))
+    }
+
+    fn visit_state(&self, state: &mut MambaState, file: &mut StateFile) -> Result<(), StateError> {
+        let (inner, config) = (self.config.inner_size(), &self.config);
+        for (i, layer) in state.layers.iter_mut().enumerate() {
+            file.tensor(&format!("layers.{i}.inputs"), &mut layer.inputs, [1, config.conv_kernel - 1, inner])?;
+            file.tensor(&format!("layers.{i}.scan"), &mut layer.scan, [1, config.state_size, inner])?;
+        }
+        Ok(())
     }
 
     fn max_length(&self) -> Option<usize> {

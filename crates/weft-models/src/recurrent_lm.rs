@@ -23,7 +23,7 @@ use weft_kernels::recurrent::RecurrentState;
 use crate::config::{ConfigError, positive, probability};
 use crate::initialise::Initialiser;
 use crate::layers::{CellKind, Embedding, Noise, RecurrentLayer, recurrent_name};
-use crate::search::{by_columns, stored_by_columns};
+use crate::search::{StateError, StateFile, by_columns, stored_by_columns};
 use crate::{Architecture, LanguageModel};
 
 /// `config.json`.
@@ -191,6 +191,19 @@ impl LanguageModel for RecurrentLm {
 
     fn read(&self, ids: Tensor<2, Int>, state: &mut RecurrentLmState) -> Tensor<3> {
         self.logits(self.hidden(ids, state, &mut Noise::none()))
+    }
+
+    fn visit_state(&self, state: &mut RecurrentLmState, file: &mut StateFile) -> Result<(), StateError> {
+        let shape = [1, self.config.hidden_size];
+        for (i, layer) in state.layers.iter_mut().enumerate() {
+            let (mut hidden, mut cell) = layer.take().map_or((None, None), |layer| (Some(layer.hidden), layer.cell));
+            file.tensor(&format!("layers.{i}.hidden"), &mut hidden, shape)?;
+            if self.config.cell == CellKind::Lstm {
+                file.tensor(&format!("layers.{i}.cell"), &mut cell, shape)?;
+            }
+            *layer = hidden.map(|hidden| RecurrentState { hidden, cell });
+        }
+        Ok(())
     }
 
     fn max_length(&self) -> Option<usize> {

@@ -3,12 +3,12 @@
 use burn::Tensor;
 use burn::module::Module;
 use burn::tensor::Device;
-use weft_decode::BeamConfig;
+use weft_decode::{BeamConfig, Sampler, SamplingConfig};
 use weft_models::gpt::{Gpt, GptConfig};
 use weft_models::mamba::{Mamba, MambaConfig};
 use weft_models::recurrent_lm::{RecurrentLm, RecurrentLmConfig};
 use weft_models::rnn_encoder_decoder::{AttentionKind, RnnEncoderDecoder, RnnEncoderDecoderConfig};
-use weft_models::search::translate;
+use weft_models::search::{Generation, Session, generate, translate};
 use weft_models::transformer::{Transformer, TransformerConfig};
 use weft_models::{Architecture, CellKind, LanguageModel, Noise, Sequences, Translator, named_gradients};
 
@@ -141,6 +141,50 @@ fn sequence_equals_parts_and_steps<M: LanguageModel>(model: M) {
         let parts = parts.iter().filter(|part| !part.is_empty());
         assert_close("in parts", parts.flat_map(|part| values(model.read(ids(part), &mut state))).collect());
     }
+}
+
+#[test]
+fn a_text_goes_on_from_its_state_file() {
+    let device = Device::flex();
+    let gpt = GptConfig { vocab_size: 50, hidden_size: 24, num_heads: 3, num_layers: 2, ..GptConfig::default() };
+    goes_on(Gpt::new(&gpt, 3, &device), Gpt::new(&GptConfig { hidden_size: 27, ..gpt }, 3, &device));
+    let mamba = MambaConfig { vocab_size: 50, hidden_size: 24, num_layers: 2, ..MambaConfig::default() };
+    goes_on(Mamba::new(&mamba, 3, &device), Mamba::new(&MambaConfig { state_size: 8, ..mamba }, 3, &device));
+    for cell in [CellKind::Rnn, CellKind::Lstm] {
+        let config =
+            RecurrentLmConfig { cell, vocab_size: 50, hidden_size: 20, embedding_size: 20, ..Default::default() };
+        let other = RecurrentLmConfig { hidden_size: 21, embedding_size: 21, ..config.clone() };
+        goes_on(RecurrentLm::new(&config, 3, &device), RecurrentLm::new(&other, 3, &device));
+    }
+}
+
+fn goes_on<M: LanguageModel>(model: M, other: M) {
+    let generate = |session: &mut Session<M>, prompt: &[u32], max_tokens| {
+        let mut sampler =
+            Sampler::new(SamplingConfig { repetition_penalty: 1.3, ..Default::default() }, 7).expect("a valid setting");
+        let what = Generation { prompt, max_tokens, stop: None };
+        generate(&model, session, &what, &mut sampler, |_| true).expect("finite scores")
+    };
+    let whole = generate(&mut Session::new(&model), &[4, 5, 6], 20);
+    let mut session = Session::new(&model);
+    let mut parts = generate(&mut session, &[4, 5, 6], 8);
+    let bytes = session.into_bytes(&model, "abc");
+    let mut session = Session::from_bytes(&model, "abc", &bytes).expect("its own state");
+    assert!(session.has_unread());
+    parts.extend(generate(&mut session, &[], 12));
+    assert_eq!(parts, whole);
+
+    let refused = |model: &M, hash: &str, bytes: &[u8]| {
+        Session::from_bytes(model, hash, bytes).err().expect("no state of it").to_string()
+    };
+    assert_eq!(refused(&model, "abd", &bytes), "it is the state of another model");
+    let misshapen = refused(&other, "abc", &bytes);
+    assert!(misshapen.contains("layers.0.") && misshapen.contains(", not ["), "{misshapen}");
+    for length in 0..bytes.len() {
+        refused(&model, "abc", &bytes[..length]);
+    }
+    let fresh = Session::new(&model).into_bytes(&model, "abc");
+    assert!(!Session::from_bytes(&model, "abc", &fresh).expect("its own state").has_unread());
 }
 
 fn same_translations<M: Translator>(model: M) {

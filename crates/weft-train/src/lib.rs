@@ -56,7 +56,7 @@ mod trainer;
 
 pub use average::{average, check_average_output};
 pub use build::Buildable;
-pub use checkpoint::{Best, DataHashes, PassedOver, RunFolder, RunState, find_folder, verify_model};
+pub use checkpoint::{Best, DataHashes, PassedOver, RunFolder, RunState, find_folder, verify_model, weights_hash};
 pub use config::{
     ArchitectureKind, DataConfig, Metric, ModelConfig, Origin, Overrides, RunConfig, TokenizerConfig, TrainingConfig,
 };

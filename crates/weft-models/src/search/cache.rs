@@ -20,6 +20,16 @@ impl KeyValueCache {
         Self { buffer: Tensor::zeros([rows, FIRST_CAPACITY, 2 * hidden], device), length: 0 }
     }
 
+    /// A full cache of these keys and values, `[rows, time, 2 * hidden]`.
+    pub(crate) fn of(keys_values: Tensor<3>) -> Self {
+        Self { length: keys_values.dims()[1], buffer: keys_values }
+    }
+
+    /// What it holds, `[rows, time, 2 * hidden]`.
+    pub(crate) fn filled(&self) -> Tensor<3> {
+        self.buffer.clone().narrow(1, 0, self.length)
+    }
+
     /// Takes the next positions' queries, keys and values, `[rows, time, 3 * hidden]`, keeps the latter two and lets
     /// the queries attend to all positions so far: `[rows, time, hidden]`.
     pub(crate) fn attend(&mut self, packed: Tensor<3>, options: &AttentionOptions) -> Tensor<3> {

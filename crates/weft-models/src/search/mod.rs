@@ -2,6 +2,7 @@
 
 mod cache;
 mod generate;
+mod session;
 mod translate;
 mod weights;
 
@@ -10,6 +11,7 @@ use burn::tensor::{Device, Int, TensorData};
 
 pub(crate) use cache::{KeyValueCache, select_rows};
 pub use generate::{Generation, generate};
+pub use session::{Session, StateError, StateFile};
 pub use translate::{SOURCE_TOKENS_PER_BATCH, translate, translate_batch};
 pub(crate) use weights::{by_columns, stored_by_columns};
 

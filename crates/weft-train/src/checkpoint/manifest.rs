@@ -8,6 +8,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use weft_models::checkpoint::WEIGHTS_FILE;
 use weft_text::hexadecimal;
 
 use crate::error::TrainError;
@@ -73,6 +74,14 @@ impl Manifest {
         }
         Ok(manifest.files.into_keys().collect())
     }
+}
+
+/// The SHA-256 of a model's weights, in hexadecimal digits.
+///
+/// # Errors
+/// Weights that cannot be read.
+pub fn weights_hash(folder: &Path) -> Result<String, TrainError> {
+    describe(&folder.join(WEIGHTS_FILE)).map(|entry| entry.sha256)
 }
 
 fn describe(path: &Path) -> Result<Entry, TrainError> {

@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 
 use weft_models::checkpoint::write_whole;
 
+pub use manifest::weights_hash;
 pub(crate) use manifest::{MANIFEST_FILE, Manifest};
 pub(crate) use state::STATE_FILE;
 pub use state::{Best, DataHashes, RunState};

@@ -22,6 +22,12 @@ pub(crate) struct GenerateArgs {
     /// Print only what is new, not the prompt before it
     #[arg(long, help_heading = "Text")]
     pub(crate) only_new: bool,
+    /// Where to save the model's state after the text, for --load-state: a small file, unless the model is a Transformer
+    #[arg(long, value_name = "FILE", help_heading = "Text")]
+    pub(crate) state: Option<PathBuf>,
+    /// Go on where a text stopped, without reading it again; a prompt is what follows it
+    #[arg(long, value_name = "FILE", help_heading = "Text")]
+    pub(crate) load_state: Option<PathBuf>,
     /// The most tokens to generate; fewer if the model ends its text or its positions are used up
     #[arg(long, value_name = "TOKENS", default_value_t = 500, help_heading = "Text")]
     pub(crate) max_tokens: usize,

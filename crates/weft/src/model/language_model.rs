@@ -3,7 +3,7 @@
 use burn::Tensor;
 use burn::tensor::{Int, TensorData};
 use weft_decode::{DecodeError, Sampler};
-use weft_models::search::{Generation, generate};
+use weft_models::search::{Generation, Session, StateError, generate};
 use weft_models::{LanguageModel, Noise};
 use weft_text::Tokenizer;
 
@@ -11,13 +11,11 @@ use super::{device_of, stored_shapes};
 
 /// A language model of any architecture, without its type.
 pub(crate) trait Continues {
-    /// Continues a prompt; each token is handed over as soon as it is drawn.
-    fn generate(
-        &self,
-        what: &Generation<'_>,
-        sampler: &mut Sampler,
-        emit: &mut dyn FnMut(u32) -> bool,
-    ) -> Result<Vec<u32>, DecodeError>;
+    /// A text of which nothing is read yet.
+    fn begin(&self) -> Box<dyn Text + '_>;
+
+    /// The text that a state file holds; it must have been saved for the model with this hash.
+    fn go_on(&self, hash: &str, bytes: &[u8]) -> Result<Box<dyn Text + '_>, StateError>;
 
     /// The sum of the losses, in nats, of `targets` after `inputs`, both `[batch, time]` row by row; a target of -1
     /// counts nothing.
@@ -30,14 +28,61 @@ pub(crate) trait Continues {
     fn shapes(&self) -> Vec<(String, Vec<usize>)>;
 }
 
-impl<M: LanguageModel> Continues for M {
+/// A text that a model is in the middle of.
+pub(crate) trait Text {
+    /// Its tokens.
+    fn tokens(&self) -> &[u32];
+
+    /// Whether it can go on without a prompt.
+    fn has_unread(&self) -> bool;
+
+    /// Continues it; each token is handed over as soon as it is drawn.
     fn generate(
-        &self,
+        &mut self,
+        what: &Generation<'_>,
+        sampler: &mut Sampler,
+        emit: &mut dyn FnMut(u32) -> bool,
+    ) -> Result<Vec<u32>, DecodeError>;
+
+    /// The contents of its state file, for the model with this hash.
+    fn into_bytes(self: Box<Self>, hash: &str) -> Vec<u8>;
+}
+
+struct TextOf<'a, M: LanguageModel> {
+    model: &'a M,
+    session: Session<M>,
+}
+
+impl<M: LanguageModel> Text for TextOf<'_, M> {
+    fn tokens(&self) -> &[u32] {
+        self.session.tokens()
+    }
+
+    fn has_unread(&self) -> bool {
+        self.session.has_unread()
+    }
+
+    fn generate(
+        &mut self,
         what: &Generation<'_>,
         sampler: &mut Sampler,
         emit: &mut dyn FnMut(u32) -> bool,
     ) -> Result<Vec<u32>, DecodeError> {
-        generate(self, what, sampler, emit)
+        generate(self.model, &mut self.session, what, sampler, emit)
+    }
+
+    fn into_bytes(self: Box<Self>, hash: &str) -> Vec<u8> {
+        self.session.into_bytes(self.model, hash)
+    }
+}
+
+impl<M: LanguageModel> Continues for M {
+    fn begin(&self) -> Box<dyn Text + '_> {
+        Box::new(TextOf { model: self, session: Session::new(self) })
+    }
+
+    fn go_on(&self, hash: &str, bytes: &[u8]) -> Result<Box<dyn Text + '_>, StateError> {
+        Ok(Box::new(TextOf { model: self, session: Session::from_bytes(self, hash, bytes)? }))
     }
 
     fn loss(&self, inputs: Vec<i32>, targets: Vec<i32>, rows: usize, time: usize) -> f64 {

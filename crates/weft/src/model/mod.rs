@@ -5,7 +5,7 @@ mod open;
 mod size;
 mod translator;
 
-pub(crate) use language_model::{Continues, TextModel};
+pub(crate) use language_model::{Continues, Text, TextModel};
 pub(crate) use open::{Model, folder_of, open, open_language_model, open_translator};
 pub(crate) use size::check_training;
 pub(crate) use translator::{Translates, TranslationModel};

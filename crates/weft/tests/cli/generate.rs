@@ -40,3 +40,44 @@ fn positions_that_are_used_up_are_said() {
     let long = "eins ".repeat(20);
     run(language_model(), &["generate", "run", "--prompt", &long]).failed(&["the prompt has 100 tokens", "at most 32"]);
 }
+
+#[test]
+fn a_text_goes_on_from_its_state_as_if_it_had_never_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, state) = (language_model().join("run"), folder.path().join("save.state"));
+    let state = state.to_str().unwrap();
+    let generate =
+        |more: &[&str]| run(folder.path(), &[&["generate", model.to_str().unwrap(), "--seed", "7"], more].concat());
+    let whole = generate(&["--prompt", "eins ", "--max-tokens", "11"]).worked().stdout;
+    let first = generate(&["--prompt", "eins ", "--max-tokens", "6", "--state", state]).worked().stdout;
+    let second = generate(&["--max-tokens", "5", "--load-state", state, "--state", state]).worked().stdout;
+    assert_eq!(first.trim_end_matches('\n').to_owned() + &second, whole);
+    let third = generate(&["--prompt", "zwei", "--max-tokens", "2", "--load-state", state]).worked().stdout;
+    assert!(third.starts_with("zwei"), "{third}");
+    let long = "eins ".repeat(20);
+    generate(&["--prompt", &long, "--load-state", state]).failed(&["the state and the prompt have", "at most 32"]);
+}
+
+#[test]
+fn a_state_that_does_not_fit_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = language_model().join("run");
+    let path = folder.path().join("save.state");
+    let state = path.to_str().unwrap();
+    let generate = |more: &[&str]| run(folder.path(), &[&["generate", model.to_str().unwrap()], more].concat());
+    generate(&["--prompt", "eins", "--max-tokens", "2", "--state", state]).worked();
+    let whole = std::fs::read(&path).unwrap();
+
+    std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    generate(&["--load-state", state]).failed(&["cannot go on from", "not a whole state file", "hint: "]);
+    let hash = String::from_utf8_lossy(&whole).find("\"model\":\"").unwrap() + 9;
+    let mut other = whole.clone();
+    other[hash] = if other[hash] == b'0' { b'1' } else { b'0' };
+    std::fs::write(&path, other).unwrap();
+    generate(&["--load-state", state]).failed(&["it is the state of another model", "hint: "]);
+    let weights = model.join("model/model.safetensors");
+    generate(&["--load-state", weights.to_str().unwrap()]).failed(&["it names no `model`"]);
+    generate(&["--load-state", "absent"]).failed(&["cannot read absent"]);
+    generate(&["--prompt", "eins", "--state", "absent/save.state"]).failed(&["there is no folder absent"]);
+    generate(&["--prompt", "eins", "--state", "."]).failed(&["is a folder"]);
+}
