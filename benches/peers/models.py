@@ -157,12 +157,35 @@ class RecurrentLayer(nn.Module):
 
     @staticmethod
     def prepare(batch):
-        return {name: values.transpose(0, 1).contiguous() for name, values in batch.items()}
+        batch = {name: values.transpose(0, 1).contiguous() for name, values in batch.items()}
+        return {"leaves": [batch["inputs"].requires_grad_()], "upstream": batch["upstream"]}
 
     def loss(self, batch, smoothing):
-        batch["inputs"].requires_grad_().grad = None
-        output, _ = self.layer(batch["inputs"])
+        batch["leaves"][0].grad = None
+        output, _ = self.layer(batch["leaves"][0])
         return (output * batch["upstream"]).sum() / (output.shape[0] * output.shape[1])
 
 
-KINDS = {"gpt": Gpt, "transformer": Transformer, "recurrent": RecurrentLayer}
+class Attention(nn.Module):
+    """Causal self-attention without weights, each head's queries, keys and values contiguous; the loss as above."""
+
+    def __init__(self, config, tensors, dropout):
+        super().__init__()
+        Attention.heads = config["num_heads"]
+
+    @staticmethod
+    def prepare(batch):
+        def by_heads(x):
+            return x.unflatten(2, (Attention.heads, -1)).transpose(1, 2).contiguous()
+
+        leaves = [by_heads(x).requires_grad_() for x in batch["inputs"].chunk(3, dim=2)]
+        return {"leaves": leaves, "upstream": by_heads(batch["upstream"])}
+
+    def loss(self, batch, smoothing):
+        for leaf in batch["leaves"]:
+            leaf.grad = None
+        output = F.scaled_dot_product_attention(*batch["leaves"], is_causal=True)
+        return (output * batch["upstream"]).sum() / (output.shape[0] * output.shape[2])
+
+
+KINDS = {"gpt": Gpt, "transformer": Transformer, "recurrent": RecurrentLayer, "attention": Attention}

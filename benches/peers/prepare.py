@@ -38,10 +38,14 @@ def prepare(workload, folder, data_folder, checkpoint=None, tokenizer=None):
                 batches = sentence_batches(workload["data"], config["vocab_size"], random)
             config = transformer_config(config)
             tensors = transformer_tensors(config, random)
+        elif kind == "attention":
+            config["model_type"] = "weft_attention"
+            tensors = {}
+            batches = layer_batches(workload["data"], 3 * config["hidden_size"], config["hidden_size"], random)
         else:
             config["model_type"] = "weft_recurrent_layer"
             tensors = recurrent_tensors(config, random)
-            batches = recurrent_batches(workload["data"], config, random)
+            batches = layer_batches(workload["data"], config["input_size"], config["hidden_size"], random)
         (path / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         save_file({name: tensor.astype(numpy.float32) for name, tensor in tensors.items()}, path / "model.safetensors")
     flat = {f"step.{index}.{name}": values for index, batch in enumerate(batches) for name, values in batch.items()}
@@ -150,13 +154,13 @@ def recurrent_tensors(config, random):
     return {name: random.uniform(-bound, bound, shape) for name, shape in shapes.items()}
 
 
-def recurrent_batches(data, config, random):
+def layer_batches(data, inputs, outputs, random):
     """Inputs of a layer in the middle of a network, and the gradient that reaches its outputs."""
     shape = (data["batch"], data["time"])
     return [
         {
-            "inputs": random.normal(0, 1, (*shape, config["input_size"])).astype(numpy.float32),
-            "upstream": random.normal(0, 1, (*shape, config["hidden_size"])).astype(numpy.float32),
+            "inputs": random.normal(0, 1, (*shape, inputs)).astype(numpy.float32),
+            "upstream": random.normal(0, 1, (*shape, outputs)).astype(numpy.float32),
         }
         for _ in range(data["batches"])
     ]

@@ -151,7 +151,7 @@ def summarize(record, workload):
     first_step = 0 if translates else workload["steps_per_round"]  # after the warm-up
     if not translates and "dropout" in workload.get("options", {}) and not workload["options"]["dropout"]:
         first_step += workload["equal_steps"]
-    if workload["kind"] == "recurrent":
+    if workload["kind"] in ("recurrent", "attention"):
         first_step += workload["equal_steps"]
     tokens = record["tokens"]
     for side in record["sides"]:

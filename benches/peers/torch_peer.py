@@ -75,9 +75,7 @@ class Trainer:
         if self.max_norm:
             norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
         else:
-            gradients = [p.grad for p in self.parameters]
-            if "inputs" in batch:
-                gradients.append(batch["inputs"].grad)
+            gradients = [p.grad for p in self.parameters] + [leaf.grad for leaf in batch.get("leaves", [])]
             norm = torch.nn.utils.get_total_norm(gradients)
         if self.optimizer:
             self.optimizer.step()

@@ -1,6 +1,7 @@
 //! Weft's side of the benchmarks against its peers: answers requests by line of JSON. The README beside this folder is
 //! the specification.
 
+mod attention;
 mod batches;
 mod checkpoint;
 mod gpt;
@@ -49,6 +50,8 @@ enum Kind {
     Transformer,
     /// Forward and backward through one recurrent layer.
     Recurrent,
+    /// Forward and backward through causal self-attention.
+    Attention,
     /// Beam search with an encoder-decoder Transformer.
     Translate,
 }
@@ -91,6 +94,7 @@ fn load(kind: Kind, checkpoint: &Path, batches: &Path, options: &Path) -> anyhow
         Kind::Gpt => Ok(Work::Steps(gpt::load(checkpoint, &batches, &options::read(options)?)?)),
         Kind::Transformer => Ok(Work::Steps(transformer::load(checkpoint, &batches, &options::read(options)?)?)),
         Kind::Recurrent => Ok(Work::Steps(recurrent::load(checkpoint, &batches)?)),
+        Kind::Attention => Ok(Work::Steps(attention::load(checkpoint, &batches)?)),
         Kind::Translate => Ok(Work::Translate(translate::load(checkpoint, &batches, &options::read(options)?)?)),
     }
 }
