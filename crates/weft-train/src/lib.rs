@@ -45,6 +45,7 @@ mod dial;
 mod error;
 mod event;
 mod exact;
+mod measure;
 mod metrics;
 mod optimizer;
 mod prepare;
@@ -63,6 +64,7 @@ pub use config::{
 pub use dial::{Derived, Facts, derive};
 pub use error::TrainError;
 pub use event::{Event, Outcome, Progress};
+pub use measure::{GenerationSpeed, TrainingSpeed, measure_speed};
 pub use metrics::{Record, TrainingRecord, ValidationRecord, draw_curve, read_metrics};
 pub use optimizer::{GradientSum, Optimizer, OptimizerSettings};
 pub use prepare::{TextData, TranslationData, survey};

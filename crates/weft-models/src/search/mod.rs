@@ -11,7 +11,7 @@ use burn::tensor::{Device, Int, TensorData};
 
 pub(crate) use cache::{KeyValueCache, select_rows};
 pub use generate::{Generation, generate};
-pub use session::{Session, StateError, StateFile};
+pub use session::{Session, StateError, StateFile, state_bytes};
 pub use translate::{SOURCE_TOKENS_PER_BATCH, translate, translate_batch};
 pub(crate) use weights::{by_columns, stored_by_columns};
 

@@ -116,6 +116,14 @@ impl<M: LanguageModel> Session<M> {
     }
 }
 
+/// Bytes of a state that has seen `position` tokens of one sequence.
+pub fn state_bytes<M: LanguageModel>(model: &M, state: &M::State, position: usize) -> usize {
+    let mut file = StateFile { position, mode: Mode::Write(Vec::new()) };
+    model.visit_state(&mut state.clone(), &mut file).expect("writing to memory");
+    let Mode::Write(tensors) = file.mode else { unreachable!("the mode stays") };
+    tensors.iter().map(|(_, _, values)| size_of_val(&values[..])).sum()
+}
+
 /// A state on its way to a file or back: [`LanguageModel::visit_state`] hands over its tensors one by one.
 #[derive(Debug)]
 pub struct StateFile {

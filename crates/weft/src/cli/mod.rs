@@ -1,5 +1,6 @@
 //! The arguments: their names, their meanings, their defaults. What they do stands in `commands`.
 
+mod compare;
 mod evaluate;
 mod generate;
 mod inspect;
@@ -9,11 +10,12 @@ mod translate;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use compare::CompareArgs;
 pub(crate) use evaluate::EvaluateArgs;
 pub(crate) use generate::GenerateArgs;
 pub(crate) use inspect::InspectArgs;
 pub(crate) use quickstart::QuickstartArgs;
-pub(crate) use train::{ArchitectureName, AverageArgs, TokenizerName, TrainArgs};
+pub(crate) use train::{ArchitectureName, AverageArgs, DataFlags, ModelFlags, TokenizerName, TrainArgs, TrainingFlags};
 pub(crate) use translate::{BeamArgs, TranslateArgs};
 
 /// Train and use sequence models on your own text:
@@ -41,6 +43,7 @@ pub(crate) enum Command {
     Quickstart(QuickstartArgs),
     Train(Box<TrainArgs>),
     Average(AverageArgs),
+    Compare(Box<CompareArgs>),
     Evaluate(EvaluateArgs),
     Translate(TranslateArgs),
     Generate(GenerateArgs),

@@ -1,5 +1,6 @@
 //! What the commands do: read, call the libraries, print.
 
+mod compare;
 mod evaluate;
 mod generate;
 mod inspect;
@@ -17,6 +18,7 @@ pub(crate) fn run(cli: Cli) -> Result {
     match cli.command {
         Command::Quickstart(args) => crate::quickstart::run(&args),
         Command::Train(args) => train::run(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::Average(args) => train::run_average(&args),
         Command::Translate(args) => translate::run(&args),
         Command::Generate(args) => generate::run(&args),

@@ -1,6 +1,6 @@
 //! `weft train` and `weft average`.
 
-mod settings;
+pub(crate) mod settings;
 mod watch;
 
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::files::shell;
 use crate::model::check_training;
 use crate::output::say;
 use crate::{device, interrupt};
-use watch::Watch;
+pub(crate) use watch::Watch;
 
 use super::inspect::grouped;
 

@@ -1,11 +1,12 @@
 //! From flags to the values that they fix.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use weft_text::{ParallelFiles, TextError};
 use weft_train::Overrides;
 
-use crate::cli::{ArchitectureName, TokenizerName, TrainArgs};
+use crate::cli::{ArchitectureName, DataFlags, ModelFlags, TokenizerName, TrainArgs, TrainingFlags};
 use crate::error::{Error, Result};
 
 /// Everything that the user fixed: the TOML file, over it the flags, over them `--set`.
@@ -13,12 +14,23 @@ use crate::error::{Error, Result};
 /// # Errors
 /// A file that cannot be read, a key that does not exist.
 pub(crate) fn overrides(args: &TrainArgs) -> Result<Overrides> {
-    let mut all = match &args.config {
+    let mut flags = data_flags(&args.data)?;
+    flags.merge(model_flags(&args.model)?);
+    flags.merge(training_flags(&args.training)?);
+    layered(args.config.as_deref(), flags, &args.set)
+}
+
+/// Settings from a TOML file, over them flags, over them `KEY=VALUE`.
+///
+/// # Errors
+/// A file that cannot be read, a key that does not exist.
+pub(crate) fn layered(config: Option<&Path>, flags: Overrides, set: &[String]) -> Result<Overrides> {
+    let mut all = match config {
         Some(path) => Overrides::read(path)?,
         None => Overrides::new(),
     };
-    all.merge(flags(args)?);
-    for setting in &args.set {
+    all.merge(flags);
+    for setting in set {
         let Some((key, value)) = setting.split_once('=') else {
             return Err(Error::new(format!("--set {setting}: there is no `=`"))
                 .hint("for example --set training.clip_norm=0.5"));
@@ -28,9 +40,12 @@ pub(crate) fn overrides(args: &TrainArgs) -> Result<Overrides> {
     Ok(all)
 }
 
-fn flags(args: &TrainArgs) -> Result<Overrides> {
+/// What the flags of the data fix.
+///
+/// # Errors
+/// A path that cannot be written into a configuration.
+pub(crate) fn data_flags(data: &DataFlags) -> Result<Overrides> {
     let mut all = Overrides::new();
-    let (data, model, training) = (&args.data, &args.model, &args.training);
     for (key, flag, paths) in
         [("data.train", "--train", &data.train), ("data.validation", "--validation", &data.validation)]
     {
@@ -42,28 +57,40 @@ fn flags(args: &TrainArgs) -> Result<Overrides> {
     if !data.languages.is_empty() {
         all.set_value("data.languages", data.languages.clone(), "--languages")?;
     }
-    let texts = [
-        ("tokenizer.kind", "--tokenizer", data.tokenizer.map(tokenizer_name)),
-        ("model.architecture", "--architecture", model.architecture.map(architecture_name)),
-        ("model.preset", "--preset", model.preset.as_deref()),
-        ("model.size", "--size", model.size.as_deref()),
-        ("model.cell", "--cell", model.cell.as_deref()),
-        ("model.attention", "--attention", model.attention.as_deref()),
-        ("training.schedule", "--schedule", training.schedule.as_deref()),
-        ("training.metric", "--metric", training.metric.as_deref()),
-    ];
-    for (key, flag, value) in texts {
-        if let Some(value) = value {
-            all.set_value(key, value, flag)?;
-        }
+    set_text(&mut all, "tokenizer.kind", "--tokenizer", data.tokenizer.map(tokenizer_name))?;
+    set_count(&mut all, "data.max_length", "--max-sentence", data.max_sentence)?;
+    set_count(&mut all, "tokenizer.vocab_size", "--vocab-size", data.vocab_size)?;
+    set_number(&mut all, "data.validation_ratio", "--validation-ratio", data.validation_ratio)?;
+    if let Some(shared) = data.shared_vocabulary {
+        all.set_value("tokenizer.shared", shared, "--shared-vocabulary")?;
     }
+    Ok(all)
+}
+
+fn model_flags(model: &ModelFlags) -> Result<Overrides> {
+    let mut all = Overrides::new();
+    set_text(&mut all, "model.architecture", "--architecture", model.architecture.map(architecture_name))?;
+    set_text(&mut all, "model.preset", "--preset", model.preset.as_deref())?;
+    set_text(&mut all, "model.size", "--size", model.size.as_deref())?;
+    set_text(&mut all, "model.cell", "--cell", model.cell.as_deref())?;
+    set_text(&mut all, "model.attention", "--attention", model.attention.as_deref())?;
+    set_count(&mut all, "model.hidden_size", "--hidden-size", model.hidden_size)?;
+    set_count(&mut all, "model.num_layers", "--layers", model.layers)?;
+    set_count(&mut all, "model.num_heads", "--heads", model.heads)?;
+    set_count(&mut all, "model.intermediate_size", "--intermediate-size", model.intermediate_size)?;
+    set_number(&mut all, "model.dropout", "--dropout", model.dropout)?;
+    Ok(all)
+}
+
+/// What the flags of the training fix.
+///
+/// # Errors
+/// A count that is too large.
+pub(crate) fn training_flags(training: &TrainingFlags) -> Result<Overrides> {
+    let mut all = Overrides::new();
+    set_text(&mut all, "training.schedule", "--schedule", training.schedule.as_deref())?;
+    set_text(&mut all, "training.metric", "--metric", training.metric.as_deref())?;
     let counts = [
-        ("data.max_length", "--max-sentence", data.max_sentence.map(|value| value as u64)),
-        ("tokenizer.vocab_size", "--vocab-size", data.vocab_size.map(|value| value as u64)),
-        ("model.hidden_size", "--hidden-size", model.hidden_size.map(|value| value as u64)),
-        ("model.num_layers", "--layers", model.layers.map(|value| value as u64)),
-        ("model.num_heads", "--heads", model.heads.map(|value| value as u64)),
-        ("model.intermediate_size", "--intermediate-size", model.intermediate_size.map(|value| value as u64)),
         ("training.steps", "--steps", training.steps),
         ("training.epochs", "--epochs", training.epochs),
         ("training.batch_tokens", "--batch-tokens", training.batch_tokens.map(|value| value as u64)),
@@ -76,29 +103,32 @@ fn flags(args: &TrainArgs) -> Result<Overrides> {
         ("training.seed", "--seed", training.seed),
     ];
     for (key, flag, value) in counts {
-        if let Some(value) = value {
-            let value =
-                i64::try_from(value).map_err(|_| Error::new(format!("{flag} is {value}, which is too large")))?;
-            all.set_value(key, value, flag)?;
-        }
+        set_count(&mut all, key, flag, value)?;
     }
     let numbers = [
-        ("data.validation_ratio", "--validation-ratio", data.validation_ratio),
-        ("model.dropout", "--dropout", model.dropout),
         ("training.minutes", "--minutes", training.minutes),
         ("training.learning_rate", "--learning-rate", training.learning_rate),
         ("training.weight_decay", "--weight-decay", training.weight_decay),
         ("training.label_smoothing", "--label-smoothing", training.label_smoothing),
     ];
     for (key, flag, value) in numbers {
-        if let Some(value) = value {
-            all.set_value(key, value, flag)?;
-        }
-    }
-    if let Some(shared) = data.shared_vocabulary {
-        all.set_value("tokenizer.shared", shared, "--shared-vocabulary")?;
+        set_number(&mut all, key, flag, value)?;
     }
     Ok(all)
+}
+
+fn set_text(all: &mut Overrides, key: &str, flag: &str, value: Option<&str>) -> Result {
+    value.map_or(Ok(()), |value| Ok(all.set_value(key, value, flag)?))
+}
+
+fn set_count(all: &mut Overrides, key: &str, flag: &str, value: Option<impl TryInto<i64> + Display + Copy>) -> Result {
+    let Some(count) = value else { return Ok(()) };
+    let too_large = |_| Error::new(format!("{flag} is {count}, which is too large"));
+    Ok(all.set_value(key, count.try_into().map_err(too_large)?, flag)?)
+}
+
+fn set_number(all: &mut Overrides, key: &str, flag: &str, value: Option<f64>) -> Result {
+    value.map_or(Ok(()), |value| Ok(all.set_value(key, value, flag)?))
 }
 
 /// Where nobody named an architecture, data that hold no pairs are text for a language model.

@@ -14,8 +14,10 @@ const PARTS: u64 = 1000;
 const NEWEST_SHARE: f64 = 0.05;
 
 /// Follows a run's events.
-pub(super) struct Watch {
+pub(crate) struct Watch {
     bar: ProgressBar,
+    /// What the run is called, where there are several.
+    name: String,
     loss: Option<f64>,
     tokens_per_second: Option<f64>,
     /// The last step's time, and the share and time at the first step seen, from which the rest is reckoned.
@@ -25,17 +27,23 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Nothing seen yet; the bar is there only on a terminal.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
+        Self::named("")
+    }
+
+    /// The same for one run of several.
+    pub(crate) fn named(name: &str) -> Self {
         let bar = ProgressBar::new(PARTS);
         let template = if terminal::colours() { "{bar:24.cyan/dim} {msg}" } else { "{bar:24} {msg}" };
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("━╸─"));
         }
-        Self { bar, loss: None, tokens_per_second: None, last: None, first: None }
+        let name = if name.is_empty() { String::new() } else { format!("{name}  ") };
+        Self { bar, name, loss: None, tokens_per_second: None, last: None, first: None }
     }
 
     /// Shows an event.
-    pub(super) fn see(&mut self, event: &Event) {
+    pub(crate) fn see(&mut self, event: &Event) {
         match event {
             Event::Stepped(progress) => self.step(progress),
             Event::Validated { record, translations } => {
@@ -85,7 +93,8 @@ impl Watch {
         let steps = progress.total_steps.map_or_else(String::new, |total| format!("/{total}"));
         self.bar.set_position((progress.share * PARTS as f64) as u64);
         self.bar.set_message(format!(
-            "step {}{steps}  loss {:.3}  {} tokens/s{left}",
+            "{}step {}{steps}  loss {:.3}  {} tokens/s{left}",
+            self.name,
             progress.step,
             self.loss.unwrap_or(progress.loss),
             self.tokens_per_second.map_or_else(|| "-".to_owned(), |speed| format!("{speed:.0}")),
@@ -98,7 +107,7 @@ impl Watch {
     }
 
     /// Takes the bar away.
-    pub(super) fn finish(&self) {
+    pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();
     }
 }
