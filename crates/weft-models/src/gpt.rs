@@ -311,10 +311,12 @@ impl LanguageModel for Gpt {
     fn visit_state(&self, state: &mut GptState, file: &mut StateFile) -> Result<(), StateError> {
         state.position = file.position();
         for (i, cache) in state.caches.iter_mut().enumerate() {
-            let mut filled = Some(cache.filled());
+            let mut filled = cache.filled();
             let shape = [1, state.position, 2 * self.config.hidden_size];
             file.tensor(&format!("layers.{i}.keys_values"), &mut filled, shape)?;
-            *cache = filled.map_or_else(|| cache.clone(), KeyValueCache::of);
+            if let Some(filled) = filled {
+                *cache = KeyValueCache::of(filled);
+            }
         }
         Ok(())
     }

@@ -25,9 +25,9 @@ impl KeyValueCache {
         Self { length: keys_values.dims()[1], buffer: keys_values }
     }
 
-    /// What it holds, `[rows, time, 2 * hidden]`.
-    pub(crate) fn filled(&self) -> Tensor<3> {
-        self.buffer.clone().narrow(1, 0, self.length)
+    /// What it holds, `[rows, time, 2 * hidden]`, if that is anything.
+    pub(crate) fn filled(&self) -> Option<Tensor<3>> {
+        (self.length > 0).then(|| self.buffer.clone().narrow(1, 0, self.length))
     }
 
     /// Takes the next positions' queries, keys and values, `[rows, time, 3 * hidden]`, keeps the latter two and lets
