@@ -36,6 +36,8 @@ pub mod selective_scan;
 mod simd;
 #[cfg(test)]
 mod testing;
+pub mod token_shift;
+pub mod wkv4;
 
 pub use adamw::{AdamW, Moments, adamw, squared_norm};
 pub use additive_attention::{AttentiveInputs, AttentiveOutputs, additive_attention, attentive_recurrence};
@@ -52,3 +54,5 @@ pub use rms_norm::rms_norm;
 pub use select_rows::select_rows;
 pub use selective_scan::{ScanInputs, ScanParameters, selective_scan};
 pub use simd::Level;
+pub use token_shift::token_shift;
+pub use wkv4::{WkvInputs, wkv4};

@@ -99,7 +99,7 @@ pub(crate) fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
 
 /// `2^n` for whole `n` in -126..=127.
 #[inline(always)]
-pub(crate) fn power_of_two<S: Simd>(simd: S, n: S::f32s) -> S::f32s {
+fn power_of_two<S: Simd>(simd: S, n: S::f32s) -> S::f32s {
     // 2^23 + 127 + n has n + 127 in its low bits: shifted into the exponent, that is 2^n.
     let biased = simd.add_f32s(n, simd.splat_f32s(8_388_608.0 + 127.0));
     let bits = simd.transmute_u32s_f32s(biased);
@@ -135,6 +135,21 @@ pub(crate) fn tanh<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     simd.transmute_f32s_u32s(simd.or_u32s(simd.transmute_u32s_f32s(result), sign))
 }
 
+/// `2^x` for `x <= 0`, within 2 units in the last place; 0 below -126, NaN for NaN.
+#[inline(always)]
+pub(crate) fn exp2_of_negative<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    // x = n + r with |r| <= 1/2 (adding 1.5 * 2^23 rounds to an integer); Taylor's polynomial in r ln 2.
+    let shift = simd.splat_f32s(12_582_912.0);
+    let vanishes = simd.less_than_f32s(x, simd.splat_f32s(-126.0));
+    let n = simd.sub_f32s(simd.add_f32s(x, shift), shift);
+    let r = simd.sub_f32s(x, n);
+    let mut p = simd.splat_f32s(1.525_273_4e-5);
+    for coefficient in [1.540_353e-4, 1.333_355_8e-3, 9.618_13e-3, 5.550_411e-2, 2.402_265e-1, 6.931_472e-1, 1.0] {
+        p = simd.mul_add_f32s(p, r, simd.splat_f32s(coefficient));
+    }
+    simd.select_f32s(vanishes, simd.splat_f32s(0.0), simd.mul_f32s(p, power_of_two(simd, n)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,7 +165,8 @@ mod tests {
                 let v = match function {
                     0 => exp(simd, v),
                     1 => tanh(simd, v),
-                    _ => sigmoid(simd, v),
+                    2 => sigmoid(simd, v),
+                    _ => exp2_of_negative(simd, simd.neg_f32s(simd.abs_f32s(v))),
                 };
                 simd.partial_store_f32s(y, v);
             }
@@ -161,8 +177,12 @@ mod tests {
     fn elementary_functions_are_accurate_on_every_level() {
         let xs: Vec<f32> = (-160_000..160_000).map(|i| i as f32 * 1e-3 + i as f32 * 1.7e-8).collect();
         type Case = (&'static str, fn(f64) -> f64, f64);
-        let functions: [Case; 3] =
-            [("exp", f64::exp, 2.0), ("tanh", f64::tanh, 3.0), ("sigmoid", |x| 1.0 / (1.0 + (-x).exp()), 3.0)];
+        let functions: [Case; 4] = [
+            ("exp", f64::exp, 2.0),
+            ("tanh", f64::tanh, 3.0),
+            ("sigmoid", |x| 1.0 / (1.0 + (-x).exp()), 3.0),
+            ("exp2_of_negative", |x| (-x.abs()).exp2(), 2.0),
+        ];
         for level in Level::available() {
             for (index, (name, truth, ulps)) in functions.into_iter().enumerate() {
                 let mut ys = vec![0.0; xs.len()];
@@ -173,7 +193,8 @@ mod tests {
                         assert!(y.is_infinite(), "{name}({x}) = {y}");
                         continue;
                     }
-                    let denormal = if name == "sigmoid" { f64::from(f32::MIN_POSITIVE) } else { 2e-45 };
+                    let gradual = matches!(name, "exp" | "tanh");
+                    let denormal = if gradual { 2e-45 } else { f64::from(f32::MIN_POSITIVE) };
                     let ulp = f64::from(f32::EPSILON) * t.abs() + denormal;
                     assert!((f64::from(y) - t).abs() <= ulps * ulp, "{level:?} {name}({x}) = {y:e}, not {t:e}");
                 }

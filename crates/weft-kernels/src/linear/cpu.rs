@@ -83,6 +83,8 @@ pub(super) enum Derivative<'a> {
     Dropout(Dropout),
     /// By ReLU, whose results are given, and by dropout, which scaled them so.
     Relu(&'a [f32], f32),
+    /// The same by ReLU's square.
+    SquaredRelu(&'a [f32], f32),
     /// By tanh, whose results are given.
     Tanh(&'a [f32]),
     /// By a factor for each element.
@@ -99,6 +101,7 @@ impl Derivative<'_> {
         match self {
             Self::Dropout(dropout) => Self::Dropout(*dropout),
             Self::Relu(values, scale) => Self::Relu(&values[start..end], *scale),
+            Self::SquaredRelu(values, scale) => Self::SquaredRelu(&values[start..end], *scale),
             Self::Tanh(values) => Self::Tanh(&values[start..end]),
             Self::Slope(values) => Self::Slope(&values[start..end]),
         }

@@ -36,6 +36,10 @@ impl WithSimd for Finish<'_, '_> {
                 let slope = simd.select_f32s(simd.less_than_or_equal_f32s(x, zero), zero, one);
                 (simd.select_f32s(simd.less_than_f32s(x, zero), zero, x), slope)
             }),
+            Activation::SquaredRelu => self.rows(simd, |x| {
+                let positive = simd.select_f32s(simd.less_than_f32s(x, zero), zero, x);
+                (simd.mul_f32s(positive, positive), simd.add_f32s(positive, positive))
+            }),
             Activation::Gelu => self.rows(simd, |x| gelu(simd, x)),
             Activation::Tanh => self.rows(simd, |x| {
                 let y = tanh(simd, x);
@@ -115,6 +119,11 @@ impl WithSimd for Change<'_> {
             Derivative::Relu(values, scale) => self.rows(simd, values, |_, dy, y| {
                 let kept = simd.mul_f32s(dy, simd.splat_f32s(scale));
                 simd.select_f32s(simd.less_than_or_equal_f32s(y, zero), zero, kept)
+            }),
+            // y = s x² has the slope 2 s x, which is twice the root of s y.
+            Derivative::SquaredRelu(values, scale) => self.rows(simd, values, |_, dy, y| {
+                let root = simd.sqrt_f32s(simd.mul_f32s(y, simd.splat_f32s(scale)));
+                simd.mul_f32s(dy, simd.add_f32s(root, root))
             }),
             Derivative::Tanh(values) => {
                 self.rows(simd, values, |_, dy, y| simd.mul_f32s(dy, simd.negate_mul_add_f32s(y, y, one)));

@@ -32,6 +32,8 @@ pub enum Activation {
     None,
     /// `max(x, 0)`.
     Relu,
+    /// `max(x, 0)²`, So et al., arXiv 2109.08668, section 3.2.
+    SquaredRelu,
     /// `x/2 (1 + tanh(sqrt(2/π) (x + 0.044715 x³)))`.
     Gelu,
     /// The hyperbolic tangent.
@@ -132,7 +134,8 @@ impl<B: Backend> Operand<B> {
 pub enum Saved<B: Backend> {
     /// Nothing: no activation. Dropout chooses again from its seed.
     Nothing,
-    /// The result, which tells the derivative: ReLU's is 1 where it is positive, tanh's is one less its square.
+    /// The result, which tells the derivative: ReLU's is 1 where it is positive, its square's twice the root, tanh's one
+    /// less its square.
     Output(FloatTensor<B>),
     /// The derivative of the result by `x W + bias`, dropout included.
     Slope(FloatTensor<B>),
@@ -151,7 +154,7 @@ impl How {
     fn saving(self, has_residual: bool) -> Saving {
         match self.activation {
             Activation::None => Saving::Nothing,
-            Activation::Relu if !has_residual => Saving::Output,
+            Activation::Relu | Activation::SquaredRelu if !has_residual => Saving::Output,
             Activation::Tanh if !has_residual && self.dropout.is_none() => Saving::Output,
             _ => Saving::Slope,
         }
@@ -316,6 +319,7 @@ impl LinearGrad for Flex {
             (None, _) => cpu::Derivative::Dropout(how.dropout),
             (Some(slope_values), _) if slope => cpu::Derivative::Slope(slope_values.f32()),
             (Some(output), Activation::Relu) => cpu::Derivative::Relu(output.f32(), how.dropout.scale()),
+            (Some(output), Activation::SquaredRelu) => cpu::Derivative::SquaredRelu(output.f32(), how.dropout.scale()),
             (Some(output), _) => cpu::Derivative::Tanh(output.f32()),
         };
         let weight = cpu::Weight::new(weight.f32(), weight_shape.dims(), how.layout);

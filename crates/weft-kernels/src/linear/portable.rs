@@ -53,6 +53,11 @@ pub(super) fn backward<B: Backend>(
             let scaled = B::float_mul_scalar(dy, how.dropout.scale().into());
             B::float_mask_fill(scaled, B::float_lower_equal_elem(y, 0.0.into(), bool_dtype), 0.0.into())
         }
+        Saved::Output(y) if how.activation == Activation::SquaredRelu => {
+            // y = s x² has the slope 2 s x, which is twice the root of s y.
+            let root = B::float_sqrt(B::float_mul_scalar(y, (4.0 * how.dropout.scale()).into()));
+            B::float_mul(dy, root)
+        }
         Saved::Output(y) => B::float_mul(dy, one_minus_square::<B>(y)),
         Saved::Slope(slope) => B::float_mul(dy, slope),
     };
@@ -86,6 +91,12 @@ fn activate<B: Backend>(
             });
             let negative = B::float_lower_elem(x.clone(), 0.0.into(), bool_dtype);
             (B::float_mask_fill(x, negative, 0.0.into()), derivative)
+        }
+        Activation::SquaredRelu => {
+            let negative = B::float_lower_elem(x.clone(), 0.0.into(), bool_dtype);
+            let positive = B::float_mask_fill(x, negative, 0.0.into());
+            let derivative = slope.then(|| B::float_mul_scalar(positive.clone(), 2.0.into()));
+            (B::float_mul(positive.clone(), positive), derivative)
         }
         Activation::Gelu => {
             let (inner, cubic) = (0.797_884_560_802_865_4, 0.044_715);

@@ -33,6 +33,7 @@ pub(super) fn forward(
             let active = match activation {
                 Activation::None => sum,
                 Activation::Relu => sum.max(0.0),
+                Activation::SquaredRelu => sum.max(0.0).powi(2),
                 Activation::Gelu => {
                     let inner = (2.0 / std::f64::consts::PI).sqrt() * (sum + 0.044_715 * sum.powi(3));
                     0.5 * sum * (1.0 + inner.tanh())

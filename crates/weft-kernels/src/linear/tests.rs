@@ -6,7 +6,8 @@ use crate::testing::{
     assert_as_exact, assert_gradient, devices, finite_differences, normal, tensor as make, values, wide,
 };
 
-const ACTIVATIONS: [Activation; 4] = [Activation::None, Activation::Relu, Activation::Gelu, Activation::Tanh];
+const ACTIVATIONS: [Activation; 5] =
+    [Activation::None, Activation::Relu, Activation::SquaredRelu, Activation::Gelu, Activation::Tanh];
 const LAYOUTS: [WeightLayout; 2] = [WeightLayout::InOut, WeightLayout::OutIn];
 
 /// Operands, and which of the optional ones are there.
@@ -80,6 +81,7 @@ impl Case {
                 let active = match self.how.activation {
                     Activation::None => sum,
                     Activation::Relu => sum.max(0.0),
+                    Activation::SquaredRelu => sum.max(0.0).powi(2),
                     Activation::Gelu => 0.5 * sum * (1.0 + (0.797_884_6 * (sum + 0.044_715 * sum * sum * sum)).tanh()),
                     Activation::Tanh => sum.tanh(),
                 };
@@ -116,7 +118,7 @@ proptest! {
     #[test]
     fn the_kernel_is_exact_on_every_level(
         rows in prop_oneof![0usize..4, 4usize..80], input in 0usize..300, output in 0usize..90,
-        combination in 0usize..64, seed in 0u64..1000,
+        combination in 0usize..80, seed in 0u64..1000,
     ) {
         let (how, bias, residual) = combinations()[combination];
         let case = Case::new([rows, input, output], seed, how, bias, residual);

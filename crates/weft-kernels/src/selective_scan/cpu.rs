@@ -6,7 +6,7 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 
 use crate::lanes::{Part, Shared, for_each_part, load, vectors};
-use crate::simd::{Level, exp, power_of_two, sigmoid};
+use crate::simd::{Level, exp, exp2_of_negative, sigmoid};
 
 /// Positions between two states that are kept: the backward pass makes those between them again, and 32 positions
 /// of 16 states of a vector of channels stay in the second-level cache with their gradients.
@@ -138,21 +138,6 @@ fn advance<S: Simd>(
         y = simd.mul_add_f32s(*h, simd.splat_f32s(c), y);
     }
     y
-}
-
-/// `2^x` for `x <= 0`, within 2 units in the last place; 0 below -126, NaN for NaN.
-#[inline(always)]
-pub(super) fn exp2_of_negative<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
-    // x = n + r with |r| <= 1/2 (adding 1.5 * 2^23 rounds to an integer); Taylor's polynomial in r ln 2.
-    let shift = simd.splat_f32s(12_582_912.0);
-    let vanishes = simd.less_than_f32s(x, simd.splat_f32s(-126.0));
-    let n = simd.sub_f32s(simd.add_f32s(x, shift), shift);
-    let r = simd.sub_f32s(x, n);
-    let mut p = simd.splat_f32s(1.525_273_4e-5);
-    for coefficient in [1.540_353e-4, 1.333_355_8e-3, 9.618_13e-3, 5.550_411e-2, 2.402_265e-1, 6.931_472e-1, 1.0] {
-        p = simd.mul_add_f32s(p, r, simd.splat_f32s(coefficient));
-    }
-    simd.select_f32s(vanishes, simd.splat_f32s(0.0), simd.mul_f32s(p, power_of_two(simd, n)))
 }
 
 /// `ln(1 + exp(x))`, within a few units in the last place, also where it is small.
