@@ -62,16 +62,16 @@ impl Initialiser {
         self.parameter(shape, |generator| value(generator.uniform_value()))
     }
 
-    /// A value for each column of a matrix, the same in every row.
-    pub(crate) fn with_columns(
+    /// A value for each place of the last axis, the same in every row.
+    pub(crate) fn with_columns<const D: usize>(
         &mut self,
-        [rows, columns]: [usize; 2],
+        shape: [usize; D],
         value: impl Fn(usize) -> f64,
-    ) -> Param<Tensor<2>> {
+    ) -> Param<Tensor<D>> {
         let mut element = 0;
-        self.parameter([rows, columns], |_| {
+        self.parameter(shape, |_| {
             element += 1;
-            value((element - 1) % columns)
+            value((element - 1) % shape[D - 1])
         })
     }
 

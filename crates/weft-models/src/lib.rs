@@ -5,6 +5,7 @@
 //! | [`gpt`]                  | decoder-only Transformer in GPT-2's layout |
 //! | [`mamba`]                | Mamba, selective state spaces, arXiv 2312.00752 |
 //! | [`recurrent_lm`]         | RNN, LSTM or GRU language model |
+//! | [`rwkv4`]                | RWKV-4, arXiv 2305.13048 |
 //! | [`transformer`]          | encoder-decoder Transformer, arXiv 1706.03762 |
 //! | [`rnn_encoder_decoder`]  | recurrent encoder-decoder with additive attention, arXiv 1409.0473 |
 //!
@@ -21,6 +22,7 @@ pub mod mamba;
 mod parameters;
 pub mod recurrent_lm;
 pub mod rnn_encoder_decoder;
+pub mod rwkv4;
 pub mod search;
 pub mod transformer;
 

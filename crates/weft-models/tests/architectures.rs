@@ -1,13 +1,14 @@
 //! Promises that hold for every architecture, whatever its weights.
 
 use burn::Tensor;
-use burn::module::Module;
-use burn::tensor::Device;
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{Device, TensorData};
 use weft_decode::{BeamConfig, Sampler, SamplingConfig};
 use weft_models::gpt::{Gpt, GptConfig};
 use weft_models::mamba::{Mamba, MambaConfig};
 use weft_models::recurrent_lm::{RecurrentLm, RecurrentLmConfig};
 use weft_models::rnn_encoder_decoder::{AttentionKind, RnnEncoderDecoder, RnnEncoderDecoderConfig};
+use weft_models::rwkv4::{Rwkv4, Rwkv4Config};
 use weft_models::search::{Generation, Session, generate, translate};
 use weft_models::transformer::{Transformer, TransformerConfig};
 use weft_models::{Architecture, CellKind, LanguageModel, Noise, Sequences, Translator, named_gradients};
@@ -93,6 +94,8 @@ fn weights_laid_out_for_decoding_change_no_bit() {
             ..MambaConfig::default()
         };
         same_steps(Mamba::new(&config, 3, &device));
+        let config = Rwkv4Config { tie_word_embeddings, ..small_rwkv4() };
+        same_steps(awake(Rwkv4::new(&config, 3, &device)));
     }
     for cell in [CellKind::Rnn, CellKind::Lstm, CellKind::Gru] {
         let config = RnnEncoderDecoderConfig {
@@ -117,8 +120,28 @@ fn a_sequence_at_once_equals_its_parts_and_its_steps() {
     sequence_equals_parts_and_steps(Gpt::new(&gpt, 3, &device));
     let mamba = MambaConfig { vocab_size: 50, hidden_size: 24, num_layers: 2, ..MambaConfig::default() };
     sequence_equals_parts_and_steps(Mamba::new(&mamba, 3, &device));
+    sequence_equals_parts_and_steps(awake(Rwkv4::new(&small_rwkv4(), 3, &device)));
     let lstm = RecurrentLmConfig { vocab_size: 50, hidden_size: 20, embedding_size: 20, ..Default::default() };
     sequence_equals_parts_and_steps(RecurrentLm::new(&lstm, 3, &device));
+}
+
+fn small_rwkv4() -> Rwkv4Config {
+    Rwkv4Config { vocab_size: 50, hidden_size: 24, num_layers: 2, ..Rwkv4Config::default() }
+}
+
+/// Every matrix a little changed: one that starts at zero hides what it multiplies.
+fn awake<M: Module>(model: M) -> M {
+    struct Wave;
+    impl ModuleMapper for Wave {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let count = param.val().shape().num_elements();
+            let wave: Vec<f32> = (0..count).map(|i| 0.3 * (i as f32 * 1.7).sin()).collect();
+            let wave =
+                |like: &Tensor<D>| Tensor::from_data(TensorData::new(wave.clone(), like.shape()), &like.device());
+            if D == 2 { param.map(|weight| weight.clone() + wave(&weight)) } else { param }
+        }
+    }
+    model.map(&mut Wave)
 }
 
 /// At lengths around those at which a kernel's loops begin anew.

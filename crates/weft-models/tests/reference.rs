@@ -8,6 +8,7 @@ use weft_models::gpt::Gpt;
 use weft_models::mamba::Mamba;
 use weft_models::recurrent_lm::RecurrentLm;
 use weft_models::rnn_encoder_decoder::RnnEncoderDecoder;
+use weft_models::rwkv4::Rwkv4;
 use weft_models::transformer::Transformer;
 
 #[test]
@@ -18,6 +19,11 @@ fn gpt_equals_transformers_gpt2() {
 #[test]
 fn mamba_equals_transformers_mamba() {
     check_language_model::<Mamba>("mamba");
+}
+
+#[test]
+fn rwkv4_equals_transformers_rwkv() {
+    check_language_model::<Rwkv4>("rwkv4");
 }
 
 #[test]

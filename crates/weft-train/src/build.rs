@@ -4,6 +4,7 @@ use weft_models::gpt::{Gpt, GptConfig};
 use weft_models::mamba::{Mamba, MambaConfig};
 use weft_models::recurrent_lm::{RecurrentLm, RecurrentLmConfig};
 use weft_models::rnn_encoder_decoder::{RnnEncoderDecoder, RnnEncoderDecoderConfig};
+use weft_models::rwkv4::{Rwkv4, Rwkv4Config};
 use weft_models::transformer::{Transformer, TransformerConfig};
 use weft_models::{Architecture, CellKind};
 use weft_text::Tokenizer;
@@ -139,6 +140,26 @@ impl Buildable for Mamba {
             bos_token_id: Some(target.bos_id()),
             eos_token_id: Some(target.eos_id()),
             ..MambaConfig::default()
+        }
+    }
+}
+
+impl Buildable for Rwkv4 {
+    fn model_config(config: &RunConfig, target: &Tokenizer, _: &Tokenizer) -> Rwkv4Config {
+        let model = &config.model;
+        Rwkv4Config {
+            vocab_size: target.vocab_size(),
+            context_length: config.training.window.unwrap_or(256),
+            hidden_size: model.hidden_size,
+            num_layers: model.num_layers,
+            intermediate_size: model.intermediate_size,
+            // Transformers then computes what was trained.
+            rescale_every: 0,
+            dropout: model.dropout,
+            tie_word_embeddings: model.tie_embeddings.unwrap_or(false),
+            bos_token_id: Some(target.bos_id()),
+            eos_token_id: Some(target.eos_id()),
+            ..Rwkv4Config::default()
         }
     }
 }

@@ -8,6 +8,7 @@ use weft_models::gpt::Gpt;
 use weft_models::mamba::Mamba;
 use weft_models::recurrent_lm::RecurrentLm;
 use weft_models::rnn_encoder_decoder::RnnEncoderDecoder;
+use weft_models::rwkv4::Rwkv4;
 use weft_models::transformer::Transformer;
 use weft_models::{Architecture, LanguageModel, Translator};
 use weft_text::{SkipReport, Tokenizer};
@@ -147,6 +148,7 @@ impl Run {
             }
             (ArchitectureKind::RecurrentLm, Data::Text(data)) => language_model::<RecurrentLm>(config, *data, begin),
             (ArchitectureKind::Mamba, Data::Text(data)) => language_model::<Mamba>(config, *data, begin),
+            (ArchitectureKind::Rwkv4, Data::Text(data)) => language_model::<Rwkv4>(config, *data, begin),
             (_, Data::Text(data)) => language_model::<Gpt>(config, *data, begin),
             (_, Data::Translation(_)) => unreachable!("language models are given text"),
         }?;

@@ -13,6 +13,7 @@ use weft_models::gpt::Gpt;
 use weft_models::mamba::Mamba;
 use weft_models::recurrent_lm::RecurrentLm;
 use weft_models::rnn_encoder_decoder::RnnEncoderDecoder;
+use weft_models::rwkv4::Rwkv4;
 use weft_models::transformer::Transformer;
 use weft_models::{Architecture, LanguageModel, Noise, Sequences, Translator, checkpoint};
 use weft_train::{GradientSum, Optimizer, OptimizerSettings};
@@ -122,6 +123,11 @@ fn gpt_trains_as_recorded() {
 #[test]
 fn mamba_trains_as_recorded() {
     check_language_model::<Mamba>("mamba");
+}
+
+#[test]
+fn rwkv4_trains_as_recorded() {
+    check_language_model::<Rwkv4>("rwkv4");
 }
 
 #[test]

@@ -74,7 +74,7 @@ fn a_killed_translator_with_two_vocabularies_goes_on_bit_for_bit() {
 
 #[test]
 fn killed_language_models_go_on_bit_for_bit() {
-    for architecture in ["gpt", "recurrent_lm", "mamba"] {
+    for architecture in ["gpt", "recurrent_lm", "mamba", "rwkv4"] {
         let folder = tempfile::tempdir().unwrap();
         let train = alphabet_text(folder.path(), "train.txt", 40, 1);
         let validation = alphabet_text(folder.path(), "validation.txt", 10, 2);
@@ -243,19 +243,20 @@ fn every_kind_of_model_can_be_resumed() {
     let folder = tempfile::tempdir().unwrap();
     let pairs = reversal_corpus(folder.path(), "train.tsv", 40, 1);
     let text = alphabet_text(folder.path(), "train.txt", 20, 1);
-    let cases: [(&str, &[(&str, &str)]); 9] = [
+    let cases: [(&str, &[(&str, &str)]); 10] = [
         ("transformer", &[("model.normalize_before", "true"), ("model.tie_embeddings", "false")]),
         ("rnn_encoder_decoder", &[("model.bidirectional", "false"), ("model.cell", "lstm")]),
         ("rnn_encoder_decoder", &[("model.attention", "none"), ("model.cell", "gru")]),
         ("rnn_encoder_decoder", &[("model.cell", "rnn"), ("model.num_layers", "2")]),
         ("rnn_encoder_decoder", &[("model.cell", "gru"), ("model.gru_reset", "before")]),
         ("gpt", &[("model.tie_embeddings", "false")]),
+        ("rwkv4", &[("model.tie_embeddings", "true")]),
         ("recurrent_lm", &[("model.tie_embeddings", "false"), ("model.cell", "gru")]),
         ("recurrent_lm", &[("model.cell", "lstm"), ("model.num_layers", "2")]),
         ("recurrent_lm", &[("model.embedding_size", "16"), ("model.tie_embeddings", "false")]),
     ];
     for (index, (architecture, more)) in cases.into_iter().enumerate() {
-        let data = if matches!(architecture, "gpt" | "recurrent_lm" | "mamba") { &text } else { &pairs };
+        let data = if matches!(architecture, "gpt" | "recurrent_lm" | "mamba" | "rwkv4") { &text } else { &pairs };
         let more = [more, &[("training.steps", "1")]].concat();
         let path = folder.path().join(index.to_string());
         finish(start(&config(architecture, data, data, &more), &path).unwrap());

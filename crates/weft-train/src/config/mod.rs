@@ -77,11 +77,14 @@ pub enum ArchitectureKind {
     RecurrentLm,
     /// Selective state spaces.
     Mamba,
+    /// RWKV-4.
+    Rwkv4,
 }
 
 impl ArchitectureKind {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Transformer, Self::RnnEncoderDecoder, Self::Gpt, Self::RecurrentLm, Self::Mamba];
+    pub const ALL: [Self; 6] =
+        [Self::Transformer, Self::RnnEncoderDecoder, Self::Gpt, Self::RecurrentLm, Self::Mamba, Self::Rwkv4];
 
     /// The name in a configuration.
     pub fn name(self) -> &'static str {
@@ -91,6 +94,7 @@ impl ArchitectureKind {
             Self::Gpt => "gpt",
             Self::RecurrentLm => "recurrent_lm",
             Self::Mamba => "mamba",
+            Self::Rwkv4 => "rwkv4",
         }
     }
 

@@ -306,6 +306,12 @@ impl Dial<'_> {
                 model.state_size = Some(self.within("model.state_size", 16, (1, 1 << 12), "the paper's")?);
                 model.tie_embeddings = Some(self.value("model.tie_embeddings", true, "fewer parameters, as good")?);
             }
+            ArchitectureKind::Rwkv4 => {
+                let why = "the paper's four times the hidden size";
+                let inner = self.within("model.intermediate_size", 4 * hidden_size, (1, most << 3), why)?;
+                model.intermediate_size = Some(inner);
+                model.tie_embeddings = Some(self.value("model.tie_embeddings", false, "the paper's two tables")?);
+            }
             ArchitectureKind::RnnEncoderDecoder => {
                 model.cell = Some(self.value("model.cell", CellKind::Gru, "the paper's")?);
                 let half = (hidden_size / 2).max(1);

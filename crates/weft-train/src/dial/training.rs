@@ -97,7 +97,9 @@ impl Dial<'_> {
                 (hidden.powf(-0.5) * (warmup_steps.max(1) as f64).powf(-0.5)).min(2e-3),
                 "the paper's peak, hidden^-0.5 warmup^-0.5, at most 0.002",
             ),
-            ArchitectureKind::Gpt => (1e-3 * (384.0 / hidden).sqrt().min(2.0), "0.001 at 384 wide, less when wider"),
+            ArchitectureKind::Gpt | ArchitectureKind::Rwkv4 => {
+                (1e-3 * (384.0 / hidden).sqrt().min(2.0), "0.001 at 384 wide, less when wider")
+            }
             ArchitectureKind::RnnEncoderDecoder => (1e-3, "Adam's own"),
             ArchitectureKind::Mamba => {
                 (2e-3 * (384.0 / hidden).sqrt().min(2.0), "twice GPT's; the paper takes five times")
@@ -123,6 +125,7 @@ impl Dial<'_> {
         let (betas, why_betas) = match architecture {
             ArchitectureKind::Transformer => ([0.9, 0.98], "the paper's"),
             ArchitectureKind::Gpt | ArchitectureKind::Mamba => ([0.9, 0.95], "GPT-3's"),
+            ArchitectureKind::Rwkv4 => ([0.9, 0.99], "the authors'"),
             _ => ([0.9, 0.999], "Adam's own"),
         };
         let betas: [f64; 2] = self.value("training.betas", betas, why_betas)?;

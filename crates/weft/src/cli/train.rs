@@ -188,6 +188,8 @@ pub(crate) enum ArchitectureName {
     RecurrentLm,
     /// Selective state spaces, arXiv 2312.00752
     Mamba,
+    /// RWKV-4, arXiv 2305.13048
+    Rwkv4,
 }
 
 /// Average the weights of checkpoints into one model

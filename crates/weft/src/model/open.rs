@@ -8,6 +8,7 @@ use weft_models::gpt::Gpt;
 use weft_models::mamba::Mamba;
 use weft_models::recurrent_lm::RecurrentLm;
 use weft_models::rnn_encoder_decoder::RnnEncoderDecoder;
+use weft_models::rwkv4::Rwkv4;
 use weft_models::transformer::Transformer;
 use weft_models::{Architecture, CheckpointError};
 use weft_text::Tokenizer;
@@ -110,6 +111,13 @@ pub(crate) fn open(path: &Path, device: &Device) -> Result<Model> {
             let size = model.config().vocab_size;
             language_model(&folder, Box::new(model.for_decoding()), size)
         }
+        Rwkv4::MODEL_TYPE => {
+            let config = checkpoint::load_config::<Rwkv4>(&folder)?;
+            size::check(&folder, size::of_rwkv4(&config))?;
+            let model: Rwkv4 = checkpoint::load(&folder, device)?;
+            let size = model.config().vocab_size;
+            language_model(&folder, Box::new(model.for_decoding()), size)
+        }
         RecurrentLm::MODEL_TYPE => {
             let config = checkpoint::load_config::<RecurrentLm>(&folder)?;
             size::check(&folder, size::of_recurrent_lm(&config))?;
@@ -124,6 +132,7 @@ pub(crate) fn open(path: &Path, device: &Device) -> Result<Model> {
                 Gpt::MODEL_TYPE,
                 RecurrentLm::MODEL_TYPE,
                 Mamba::MODEL_TYPE,
+                Rwkv4::MODEL_TYPE,
             ];
             let path = folder.join(checkpoint::CONFIG_FILE);
             Err(CheckpointError::ModelType { path, found, wanted }.into())

@@ -9,6 +9,7 @@ use weft_models::gpt::GptConfig;
 use weft_models::mamba::MambaConfig;
 use weft_models::recurrent_lm::RecurrentLmConfig;
 use weft_models::rnn_encoder_decoder::RnnEncoderDecoderConfig;
+use weft_models::rwkv4::Rwkv4Config;
 use weft_models::transformer::TransformerConfig;
 use weft_train::{ArchitectureKind, RunConfig};
 
@@ -117,6 +118,13 @@ fn of_run(config: &RunConfig) -> Size {
             state_size: model.state_size.unwrap_or(0),
             ..MambaConfig::default()
         }),
+        ArchitectureKind::Rwkv4 => of_rwkv4(&Rwkv4Config {
+            vocab_size,
+            hidden_size,
+            num_layers,
+            intermediate_size: Some(inner),
+            ..Rwkv4Config::default()
+        }),
         ArchitectureKind::RecurrentLm => of_recurrent_lm(&RecurrentLmConfig {
             cell: model.cell.unwrap_or(CellKind::Lstm),
             vocab_size,
@@ -201,6 +209,19 @@ pub(super) fn of_mamba(config: &MambaConfig) -> Size {
     Size { parameters, sinusoids: 0 }
 }
 
+pub(super) fn of_rwkv4(config: &Rwkv4Config) -> Size {
+    // The inner width may be too large to multiply.
+    let width = config.hidden_size;
+    let inner = config.intermediate_size.unwrap_or_else(|| width.saturating_mul(4));
+    let parameters = sum(&[
+        product(&[config.vocab_size, width]),
+        product(&[config.num_layers, 4, width, config.attention_size()]),
+        product(&[config.num_layers, 2, width, inner]),
+        product(&[config.num_layers, width, width]),
+    ]);
+    Size { parameters, sinusoids: 0 }
+}
+
 pub(super) fn of_recurrent_lm(config: &RecurrentLmConfig) -> Size {
     let parameters = sum(&[
         product(&[config.vocab_size, config.embedding_size]),
@@ -216,6 +237,7 @@ mod tests {
     use weft_models::mamba::Mamba;
     use weft_models::recurrent_lm::RecurrentLm;
     use weft_models::rnn_encoder_decoder::RnnEncoderDecoder;
+    use weft_models::rwkv4::Rwkv4;
     use weft_models::transformer::Transformer;
     use weft_models::{Architecture, named_parameters};
 
@@ -240,11 +262,13 @@ mod tests {
         };
         let recurrent = RecurrentLmConfig { hidden_size: 64, embedding_size: 64, ..Default::default() };
         let mamba = MambaConfig { vocab_size: 300, hidden_size: 64, num_layers: 2, ..Default::default() };
+        let rwkv4 = Rwkv4Config { vocab_size: 300, hidden_size: 64, num_layers: 2, ..Default::default() };
         for (size, real) in [
             (of_transformer(&transformer), parameters::<Transformer>(&transformer)),
             (of_rnn_encoder_decoder(&rnn), parameters::<RnnEncoderDecoder>(&rnn)),
             (of_gpt(&gpt), parameters::<Gpt>(&gpt)),
             (of_mamba(&mamba), parameters::<Mamba>(&mamba)),
+            (of_rwkv4(&rwkv4), parameters::<Rwkv4>(&rwkv4)),
             (of_recurrent_lm(&recurrent), parameters::<RecurrentLm>(&recurrent)),
         ] {
             assert!(size.parameters <= real && 4 * size.parameters > real, "{size:?} of {real}");

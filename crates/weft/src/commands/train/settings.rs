@@ -182,5 +182,6 @@ fn architecture_name(name: ArchitectureName) -> &'static str {
         ArchitectureName::Gpt => "gpt",
         ArchitectureName::RecurrentLm => "recurrent_lm",
         ArchitectureName::Mamba => "mamba",
+        ArchitectureName::Rwkv4 => "rwkv4",
     }
 }
