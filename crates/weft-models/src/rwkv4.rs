@@ -33,7 +33,7 @@ use weft_kernels::wkv4::{WkvInputs, wkv4};
 use crate::config::{ConfigError, positive, probability};
 use crate::initialise::Initialiser;
 use crate::layers::{Embedding, LayerNorm, Linear, Noise};
-use crate::search::{by_columns, stored_by_columns};
+use crate::search::{StateError, StateFile, by_columns, stored_by_columns};
 use crate::{Architecture, LanguageModel};
 
 /// `config.json`, in the words of Hugging Face's `RwkvConfig`.
@@ -153,29 +153,26 @@ struct ChannelMixing {
     value: Linear,
 }
 
-/// What a block remembers of the text before.
-#[derive(Debug, Clone)]
+/// What a block remembers of the text before; nothing of none.
+#[derive(Debug, Clone, Default)]
 struct BlockState {
     /// The last rows that its two mixings read, `[batch, hidden]`.
-    attention: Tensor<2>,
-    feed_forward: Tensor<2>,
+    attention: Option<Tensor<2>>,
+    feed_forward: Option<Tensor<2>>,
     /// `[batch, 3, attention]`.
-    wkv: Tensor<3>,
+    wkv: Option<Tensor<3>>,
 }
 
 /// The state of every block, of one size however long the text.
 #[derive(Debug, Clone)]
 pub struct Rwkv4State {
-    layers: Vec<Option<BlockState>>,
+    layers: Vec<BlockState>,
 }
 
 impl Block {
-    fn forward(&self, x: Tensor<3>, state: &mut Option<BlockState>, drop: [Dropout; 2]) -> Tensor<3> {
+    fn forward(&self, x: Tensor<3>, state: &mut BlockState, drop: [Dropout; 2]) -> Tensor<3> {
         let [drop_attention, drop_feed_forward] = drop;
-        let (attention, feed_forward, wkv) = match state.take() {
-            Some(BlockState { attention, feed_forward, wkv }) => (Some(attention), Some(feed_forward), Some(wkv)),
-            None => (None, None, None),
-        };
+        let BlockState { attention, feed_forward, wkv } = std::mem::take(state);
         let x = match &self.pre_ln {
             Some(norm) => norm.forward(x),
             None => x,
@@ -185,7 +182,7 @@ impl Block {
         let epilogue = Epilogue { activation: Activation::None, dropout: drop_attention, residual: Some(x) };
         let (x, wkv) = self.attention.forward(read, attention, wkv, epilogue);
         let read = self.ln2.forward(x.clone());
-        *state = Some(BlockState { attention: last_read, feed_forward: last_row(&read), wkv });
+        *state = BlockState { attention: Some(last_read), feed_forward: Some(last_row(&read)), wkv: Some(wkv) };
         x + dropout(self.feed_forward.forward(read, feed_forward), drop_feed_forward)
     }
 }
@@ -259,7 +256,7 @@ impl Rwkv4 {
     }
 
     fn zero_state(&self) -> Rwkv4State {
-        Rwkv4State { layers: vec![None; self.config.num_layers] }
+        Rwkv4State { layers: vec![BlockState::default(); self.config.num_layers] }
     }
 }
 
@@ -404,6 +401,16 @@ impl LanguageModel for Rwkv4 {
 
     fn read(&self, ids: Tensor<2, Int>, state: &mut Rwkv4State) -> Tensor<3> {
         self.logits(self.hidden(ids, state, &mut Noise::none()))
+    }
+
+    fn visit_state(&self, state: &mut Rwkv4State, file: &mut StateFile) -> Result<(), StateError> {
+        let (hidden, channels) = (self.config.hidden_size, self.config.attention_size());
+        for (i, layer) in state.layers.iter_mut().enumerate() {
+            file.tensor(&format!("layers.{i}.attention"), &mut layer.attention, [1, hidden])?;
+            file.tensor(&format!("layers.{i}.feed_forward"), &mut layer.feed_forward, [1, hidden])?;
+            file.tensor(&format!("layers.{i}.wkv"), &mut layer.wkv, [1, 3, channels])?;
+        }
+        Ok(())
     }
 
     fn max_length(&self) -> Option<usize> {

@@ -173,6 +173,8 @@ fn a_text_goes_on_from_its_state_file() {
     goes_on(Gpt::new(&gpt, 3, &device), Gpt::new(&GptConfig { hidden_size: 27, ..gpt }, 3, &device));
     let mamba = MambaConfig { vocab_size: 50, hidden_size: 24, num_layers: 2, ..MambaConfig::default() };
     goes_on(Mamba::new(&mamba, 3, &device), Mamba::new(&MambaConfig { state_size: 8, ..mamba }, 3, &device));
+    let rwkv4 = Rwkv4Config { hidden_size: 30, ..small_rwkv4() };
+    goes_on(awake(Rwkv4::new(&small_rwkv4(), 3, &device)), Rwkv4::new(&rwkv4, 3, &device));
     for cell in [CellKind::Rnn, CellKind::Lstm] {
         let config =
             RecurrentLmConfig { cell, vocab_size: 50, hidden_size: 20, embedding_size: 20, ..Default::default() };

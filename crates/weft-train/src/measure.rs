@@ -7,6 +7,7 @@ use burn::tensor::{Device, Int, TensorData};
 use weft_models::gpt::Gpt;
 use weft_models::mamba::Mamba;
 use weft_models::recurrent_lm::RecurrentLm;
+use weft_models::rwkv4::Rwkv4;
 use weft_models::search::state_bytes;
 use weft_models::{LanguageModel, Noise};
 use weft_text::Tokenizer;
@@ -61,6 +62,7 @@ pub fn measure_speed(
     match config.model.architecture {
         ArchitectureKind::Gpt => measure::<Gpt>(&config, tokenizer, lengths, positions, device),
         ArchitectureKind::RecurrentLm => measure::<RecurrentLm>(&config, tokenizer, lengths, positions, device),
+        ArchitectureKind::Rwkv4 => measure::<Rwkv4>(&config, tokenizer, lengths, positions, device),
         ArchitectureKind::Mamba => measure::<Mamba>(&config, tokenizer, lengths, positions, device),
         ArchitectureKind::Transformer | ArchitectureKind::RnnEncoderDecoder => Ok((Vec::new(), Vec::new())),
     }
