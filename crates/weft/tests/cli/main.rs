@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test whose tools fail has failed")]
 
 mod bad_input;
+mod compare;
 mod evaluate;
 mod generate;
 mod inspect;

@@ -39,7 +39,8 @@ struct Measured {
 
 /// What only language models have.
 struct OfText {
-    bytes_per_token: f64,
+    /// None if the text is no longer there.
+    bytes_per_token: Option<f64>,
     training: Vec<TrainingSpeed>,
     generation: Vec<GenerationSpeed>,
     sample: String,
@@ -134,22 +135,26 @@ impl Measured {
 
 impl OfText {
     fn of(planned: &Planned, model: &TextModel, device: &Device) -> Result<Self> {
-        let data = &planned.config.data;
-        let paths = if data.validation.is_empty() { &data.train } else { &data.validation };
-        let dataset = TextDataset::build(&TextCorpus::new(paths), &model.tokenizer)?;
-        let bytes = model.tokenizer.byte_count(&dataset.ids)?;
         let (training, generation) = measure_speed(&planned.config, &model.tokenizer, &LENGTHS, &POSITIONS, device)?;
         let mut sampler = Sampler::new(SamplingConfig { temperature: 0.8, ..Default::default() }, 1)?;
         let prompt = model.tokenizer.encode("\n")?;
         let what = Generation { prompt: &prompt, max_tokens: SAMPLE_TOKENS, stop: Some(model.tokenizer.eos_id()) };
         let tokens = model.model.begin().generate(&what, &mut sampler, &mut |_| true)?;
         Ok(Self {
-            bytes_per_token: bytes as f64 / dataset.ids.len().max(1) as f64,
+            bytes_per_token: bytes_per_token(planned, model).ok(),
             training,
             generation,
             sample: model.tokenizer.decode(&tokens)?,
         })
     }
+}
+
+/// In the validation text or, where it was set aside, in all of it.
+fn bytes_per_token(planned: &Planned, model: &TextModel) -> Result<f64> {
+    let data = &planned.config.data;
+    let paths = if data.validation.is_empty() { &data.train } else { &data.validation };
+    let dataset = TextDataset::build(&TextCorpus::new(paths), &model.tokenizer)?;
+    Ok(model.tokenizer.byte_count(&dataset.ids)? as f64 / dataset.ids.len().max(1) as f64)
 }
 
 fn count(shapes: &[(String, Vec<usize>)]) -> usize {
@@ -163,7 +168,8 @@ fn quality_rows(all: &[Measured]) -> Vec<Vec<String>> {
     all.iter()
         .map(|run| {
             let (steps, tokens, seconds) = run.spent();
-            let bits = run.text.as_ref().map(|text| run.best_loss() / std::f64::consts::LN_2 / text.bytes_per_token);
+            let bytes_per_token = run.text.as_ref().and_then(|text| text.bytes_per_token);
+            let bits = bytes_per_token.map(|bytes| run.best_loss() / std::f64::consts::LN_2 / bytes);
             vec![
                 run.name.clone(),
                 run.parameters.to_string(),
