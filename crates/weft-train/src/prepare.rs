@@ -1,5 +1,6 @@
 //! From corpora to tokenizers and datasets.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
@@ -55,7 +56,7 @@ pub fn survey(overrides: &Overrides) -> Result<Facts, TrainError> {
     if train.is_empty() {
         return Err(TrainError::MissingSetting { key: "data.train", what: "the files to learn from" });
     }
-    let mut facts = Facts { examples: 0, bytes: 0 };
+    let mut facts = Facts { examples: 0, bytes: 0, characters: None };
     if architecture.is_translator() {
         let languages: Vec<String> = overrides.get("data.languages")?.unwrap_or_default();
         for pair in parallel(&train, &languages)?.pairs()? {
@@ -65,10 +66,14 @@ pub fn survey(overrides: &Overrides) -> Result<Facts, TrainError> {
         }
     } else {
         let field: Option<String> = overrides.get("data.field")?;
+        let mut characters = HashSet::new();
         for piece in text(&train, field.as_deref().unwrap_or("text")).pieces()? {
+            let piece = piece?;
             facts.examples += 1;
-            facts.bytes += piece?.text.len();
+            facts.bytes += piece.text.len();
+            characters.extend(piece.text.chars());
         }
+        facts.characters = Some(characters.len());
     }
     Ok(facts)
 }

@@ -27,7 +27,12 @@ pub struct Facts {
     pub examples: usize,
     /// Bytes of text, of both sides together.
     pub bytes: usize,
+    /// Different characters, where they were counted.
+    pub characters: Option<usize>,
 }
+
+/// Tokens beside those of the text: padding, start, end and what is unknown.
+const SPECIAL_TOKENS: usize = 4;
 
 /// A value that the user did not fix, and why it is what it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +60,7 @@ pub struct Derived {
 /// let mut overrides = Overrides::new();
 /// overrides.set_value("data.train", vec!["train.en", "train.de"], "--train")?;
 /// overrides.set("model.size", "3M", "--size")?;
-/// let (config, derived) = derive(&overrides, &Facts { examples: 29_000, bytes: 4_000_000 })?;
+/// let (config, derived) = derive(&overrides, &Facts { examples: 29_000, bytes: 4_000_000, characters: None })?;
 /// assert!(derived.iter().any(|value| value.name == "model.hidden_size"));
 /// assert_eq!(config.training.betas, [0.9, 0.98]);
 /// # Ok::<(), weft_train::TrainError>(())
@@ -204,7 +209,11 @@ impl Dial<'_> {
                 let wanted = parse_size(size).ok_or_else(|| {
                     self.range("model.size", size.clone(), "a number of parameters such as 500k, 3M or 1.5B".into())
                 })?;
-                let vocab_size = tokenizer.vocab_size * if tokenizer.shared { 1 } else { 2 };
+                let entries = match (tokenizer.kind, facts.characters) {
+                    (TokenizerKind::Characters, Some(count)) => tokenizer.vocab_size.min(count + SPECIAL_TOKENS),
+                    _ => tokenizer.vocab_size,
+                };
+                let vocab_size = entries * if tokenizer.shared { 1 } else { 2 };
                 let shape = Shape::of_size(architecture, wanted, vocab_size);
                 (None, shape, format!("size {size} at a vocabulary of {vocab_size}"))
             }

@@ -1,6 +1,6 @@
 use super::*;
 
-const MULTI30K: Facts = Facts { examples: 29_000, bytes: 4_000_000 };
+const MULTI30K: Facts = Facts { examples: 29_000, bytes: 4_000_000, characters: None };
 
 fn overrides(pairs: &[(&str, &str)]) -> Overrides {
     let mut overrides = Overrides::new();
@@ -14,7 +14,11 @@ fn overrides(pairs: &[(&str, &str)]) -> Overrides {
 #[test]
 fn every_architecture_derives_from_its_name_alone() {
     for architecture in ArchitectureKind::ALL {
-        for facts in [MULTI30K, Facts { examples: 1, bytes: 10 }, Facts { examples: 1 << 24, bytes: 1 << 34 }] {
+        for facts in [
+            MULTI30K,
+            Facts { examples: 1, bytes: 10, ..MULTI30K },
+            Facts { examples: 1 << 24, bytes: 1 << 34, ..MULTI30K },
+        ] {
             let (config, derived) = derive(&overrides(&[("model.architecture", architecture.name())]), &facts).unwrap();
             assert_eq!(config.model.architecture, architecture);
             assert!(derived.iter().all(|value| !value.because.is_empty() && !value.value.is_empty()), "{derived:?}");
@@ -110,7 +114,7 @@ fn minutes_alone_say_how_long_a_run_is() {
 fn long_budgets_do_not_overflow() {
     let most = i64::MAX.to_string();
     for key in ["training.epochs", "training.steps"] {
-        let facts = Facts { examples: 1 << 40, bytes: 1 << 50 };
+        let facts = Facts { examples: 1 << 40, bytes: 1 << 50, ..MULTI30K };
         let (config, _) = derive(&overrides(&[(key, &most)]), &facts).unwrap();
         assert_eq!(config.training.warmup_steps, 4000);
     }
@@ -122,4 +126,15 @@ fn heads_divide_the_width() {
         let heads = sizes::heads(hidden_size);
         assert!(heads >= 1 && hidden_size % heads == 0, "{hidden_size}: {heads}");
     }
+}
+
+#[test]
+fn a_size_counts_the_characters_that_there_are() {
+    let settings = |characters| {
+        let fixed = [("model.architecture", "gpt"), ("model.size", "300K"), ("tokenizer.kind", "characters")];
+        let facts = Facts { examples: 1, bytes: 100_000, characters };
+        derive(&overrides(&fixed), &facts).expect("a size that fits").0.model
+    };
+    let (known, unknown) = (settings(Some(60)), settings(None));
+    assert!(known.hidden_size * known.num_layers > unknown.hidden_size * unknown.num_layers, "{known:?} {unknown:?}");
 }

@@ -89,7 +89,7 @@ pub(crate) fn config(architecture: &str, train: &Path, validation: &Path, more: 
         set("training.bleu_sentences", "8");
     }
     more.iter().for_each(|(key, value)| set(key, value));
-    derive(&overrides, &Facts { examples: 200, bytes: 4000 }).unwrap().0
+    derive(&overrides, &Facts { examples: 200, bytes: 4000, characters: None }).unwrap().0
 }
 
 /// Starts a run on the CPU.

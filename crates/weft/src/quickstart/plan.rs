@@ -73,7 +73,7 @@ impl Data {
             train: write("train", &train)?,
             held_out: write("held-out", &held_out)?,
             held_out_pairs: held_out,
-            facts: Facts { examples: train.len(), bytes },
+            facts: Facts { examples: train.len(), bytes, characters: None },
         })
     }
 }
