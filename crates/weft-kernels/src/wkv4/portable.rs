@@ -106,6 +106,11 @@ fn packed<B: Backend>(outputs: Vec<Array<B>>, state: State<B>) -> Array<B> {
 }
 
 pub(super) fn forward<B: Backend>(operands: Operands<B>, lengths: &[usize]) -> FloatTensor<B> {
+    if lengths.is_empty() {
+        let [.., initial] = operands;
+        let [_, _, hidden] = initial.shape().dims();
+        return B::float_reshape(initial, [0, hidden].into());
+    }
     let (wkv, mut state) = Wkv::<B>::new(operands, lengths);
     let [_, time, _] = wkv.key.shape();
     let mut outputs = Vec::with_capacity(time);
@@ -120,6 +125,9 @@ pub(super) fn forward<B: Backend>(operands: Operands<B>, lengths: &[usize]) -> F
 }
 
 pub(super) fn backward<B: Backend>(operands: Operands<B>, gradient: FloatTensor<B>, lengths: &[usize]) -> Operands<B> {
+    if lengths.is_empty() {
+        return operands.map(|operand| Array::<B>::zeros(operand.shape(), &Array(operand)).0);
+    }
     let empty = operands[1].clone();
     let (wkv, initial) = Wkv::<B>::new(operands, lengths);
     let ([batch, time, hidden], gradient) = (wkv.key.shape(), Array::<B>(gradient));

@@ -39,7 +39,8 @@ impl Shape {
                         6
                     }
                 }
-                ArchitectureKind::Gpt | ArchitectureKind::Rwkv4 => (hidden_size / 64 + 2).clamp(3, 24),
+                ArchitectureKind::Gpt => (hidden_size / 64 + 2).clamp(3, 24),
+                ArchitectureKind::Rwkv4 => (hidden_size / 64 + 1).clamp(3, 24),
                 ArchitectureKind::Mamba => (hidden_size / 32 + 2).clamp(4, 48),
                 ArchitectureKind::RecurrentLm => 2,
                 ArchitectureKind::RnnEncoderDecoder => 1,
