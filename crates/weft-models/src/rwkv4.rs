@@ -20,12 +20,12 @@
 
 use burn::Tensor;
 use burn::module::{Module, Param};
-use burn::tensor::activation::sigmoid;
 use burn::tensor::{Device, Int};
 use serde::{Deserialize, Serialize};
 use weft_kernels::cross_entropy::linear_cross_entropy;
-use weft_kernels::dropout::{Dropout, dropout};
+use weft_kernels::dropout::Dropout;
 use weft_kernels::embedding::{EmbeddingOptions, embedding};
+use weft_kernels::gated_residual::gated_residual;
 use weft_kernels::linear::{Activation, Epilogue, WeightLayout, linear};
 use weft_kernels::token_shift::token_shift;
 use weft_kernels::wkv4::{WkvInputs, wkv4};
@@ -183,7 +183,7 @@ impl Block {
         let (x, wkv) = self.attention.forward(read, attention, wkv, epilogue);
         let read = self.ln2.forward(x.clone());
         *state = BlockState { attention: Some(last_read), feed_forward: Some(last_row(&read)), wkv: Some(wkv) };
-        x + dropout(self.feed_forward.forward(read, feed_forward), drop_feed_forward)
+        self.feed_forward.forward(read, feed_forward, x, drop_feed_forward)
     }
 }
 
@@ -193,7 +193,7 @@ fn last_row(x: &Tensor<3>) -> Tensor<2> {
     x.clone().slice([0..batch, time - 1..time]).reshape([batch, hidden])
 }
 
-/// Equations 11 to 15: `layer` of each position mixed with the one before.
+/// Equations 11 to 15, and what follows at once: `layer` of each position mixed with the one before.
 fn of_shifted(
     layer: &Linear,
     mix: &Param<Tensor<3>>,
@@ -225,12 +225,12 @@ impl TimeMixing {
 }
 
 impl ChannelMixing {
-    /// Equation 18: `[batch, time, hidden]` to the same shape.
-    fn forward(&self, x: Tensor<3>, earlier: Option<Tensor<2>>) -> Tensor<3> {
+    /// Equation 18: `[batch, time, hidden]` to the same shape, added to the residual stream.
+    fn forward(&self, x: Tensor<3>, earlier: Option<Tensor<2>>, residual: Tensor<3>, drop: Dropout) -> Tensor<3> {
         let input = (&x, &earlier);
         let key = of_shifted(&self.key, &self.time_mix_key, input, Activation::SquaredRelu);
         let receptance = of_shifted(&self.receptance, &self.time_mix_receptance, input, Activation::None);
-        sigmoid(receptance) * self.value.forward(key)
+        gated_residual(self.value.forward(key), receptance, residual, drop)
     }
 }
 
