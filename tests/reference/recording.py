@@ -174,9 +174,10 @@ def worst(got, truth):
     return (got.double() - truth).abs().max() if truth.numel() else torch.zeros((), dtype=torch.float64)
 
 
-def record_case(name, config, model, run, batch, step_batches, smoothing, tensors=None, decays=is_matrix):
+def record_case(name, config, model, run, batch, step_batches, smoothing, tensors=None, decays=is_matrix, variants=()):
     """Writes the folder of one case. `config` is a dictionary; `tensors` is the file's content where it is not the
-    model's own state dictionary."""
+    model's own state dictionary; `variants` change how a model computes, not what: each is another sample of what plain
+    f32 code loses."""
     folder = HERE / name
     folder.mkdir(exist_ok=True)
     model.eval()  # no dropout
@@ -199,6 +200,12 @@ def record_case(name, config, model, run, batch, step_batches, smoothing, tensor
         scale = float(truth[key].abs().max())
         assert worst(value, truth[key]) <= 1e-11 * max(scale, 1.0), f"{name}: {key} depends on the batch"
         errors[key] = torch.maximum(errors[key], worst(plain_alone[key], truth[key]))
+    for variant in variants:
+        varied = copy.deepcopy(single)
+        variant(varied)
+        (varied_outputs,), varied = outputs_and_gradients(varied, run, [batch], smoothing)
+        for key, value in (varied | varied_outputs).items():
+            errors[key] = torch.maximum(errors[key], worst(value, truth[key]))
 
     truth["losses"] = training_losses(copy.deepcopy(model).double(), run, step_batches, smoothing, decays)
     errors["losses"] = worst(training_losses(copy.deepcopy(model).float(), run, step_batches, smoothing, decays), truth["losses"])

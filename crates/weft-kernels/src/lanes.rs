@@ -44,6 +44,16 @@ pub(crate) fn load<S: Simd>(simd: S, values: &[f32], at: usize, width: usize) ->
     }
 }
 
+/// Writes the first `width` lanes at `at`.
+#[inline(always)]
+pub(crate) fn store<S: Simd>(simd: S, values: &mut [f32], at: usize, width: usize, lanes: S::f32s) {
+    let values = &mut values[at..at + width];
+    match S::as_mut_simd_f32s(values).0 {
+        [whole, ..] => *whole = lanes,
+        [] => simd.partial_store_f32s(values, lanes),
+    }
+}
+
 /// Values that tasks write different parts of.
 #[derive(Clone, Copy)]
 pub(crate) struct Shared {
@@ -68,11 +78,7 @@ impl Shared {
     #[inline(always)]
     pub(crate) unsafe fn store<S: Simd>(self, simd: S, at: usize, width: usize, lanes: S::f32s) {
         // SAFETY: the caller's promise.
-        let values = unsafe { self.part(at, width) };
-        match S::as_mut_simd_f32s(values).0 {
-            [whole, ..] => *whole = lanes,
-            [] => simd.partial_store_f32s(values, lanes),
-        }
+        store(simd, unsafe { self.part(at, width) }, 0, width, lanes);
     }
 
     /// The `count` values from `at` on.

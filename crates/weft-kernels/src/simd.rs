@@ -150,6 +150,22 @@ pub(crate) fn exp2_of_negative<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     simd.select_f32s(vanishes, simd.splat_f32s(0.0), simd.mul_f32s(p, power_of_two(simd, n)))
 }
 
+/// `ln(1 + exp(x))`, within a few units in the last place, also where it is small.
+#[inline(always)]
+pub(crate) fn softplus<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    // max(x, 0) + ln(1 + e) with e = exp(-|x|); ln(1 + e) = 2 artanh(s), s = e / (2 + e) <= 1/3.
+    let e = exp(simd, simd.neg_f32s(simd.abs_f32s(x)));
+    let s = simd.div_f32s(e, simd.add_f32s(simd.splat_f32s(2.0), e));
+    let square = simd.mul_f32s(s, s);
+    let mut p = simd.splat_f32s(2.0 / 17.0);
+    for odd in [15.0, 13.0, 11.0, 9.0, 7.0, 5.0, 3.0, 1.0] {
+        p = simd.mul_add_f32s(p, square, simd.splat_f32s(2.0 / odd));
+    }
+    let positive = simd.greater_than_f32s(x, simd.splat_f32s(0.0));
+    let above = simd.select_f32s(positive, x, simd.splat_f32s(0.0));
+    simd.mul_add_f32s(p, s, above)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

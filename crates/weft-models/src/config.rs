@@ -74,6 +74,16 @@ pub(crate) fn probability(field: &'static str, value: f64) -> Result<(), ConfigE
     }
 }
 
+/// The steps at the start of training, shortest and longest.
+pub(crate) fn initial_steps(least: f64, most: f64) -> Result<(), ConfigError> {
+    if least > 0.0 && least <= most {
+        Ok(())
+    } else {
+        let (found, wanted) = (least.to_string(), "above 0 and at most `time_step_max`");
+        Err(ConfigError::Range { field: "time_step_min", found, wanted })
+    }
+}
+
 /// The value must be one that we compute.
 pub(crate) fn one_of(
     field: &'static str,

@@ -62,6 +62,15 @@ impl Initialiser {
         self.parameter(shape, |generator| value(generator.uniform_value()))
     }
 
+    /// What softplus turns into steps of a state space, spread evenly over their magnitudes; none is below 1e-4.
+    pub(crate) fn steps(&mut self, count: usize, least: f64, most: f64) -> Param<Tensor<1>> {
+        let (least, most) = (least.ln(), most.ln());
+        self.by_uniform([count], |uniform| {
+            let step = (least + uniform * (most - least)).exp().max(1e-4);
+            step + (-(-step).exp_m1()).ln()
+        })
+    }
+
     /// A value for each place of the last axis, the same in every row.
     pub(crate) fn with_columns<const D: usize>(
         &mut self,

@@ -3,9 +3,12 @@
 use burn::Tensor;
 use burn::module::{Module, Param};
 use serde::{Deserialize, Serialize};
+use weft_kernels::causal_convolution::causal_convolution;
 use weft_kernels::dropout::Dropout;
 use weft_kernels::linear::{Epilogue, WeightLayout, linear};
 use weft_kernels::recurrent::{Cell, RecurrentState, recurrent};
+use weft_kernels::rms_norm::gated::gated_rms_norm;
+use weft_kernels::rms_norm::rms_norm;
 
 use crate::initialise::Initialiser;
 
@@ -53,6 +56,11 @@ impl Linear {
         Self { weight: init.glorot([outputs, inputs]), bias: bias.then(|| init.constant([outputs], 0.0)) }
     }
 
+    /// Weights uniform within `limit`, no bias.
+    pub(crate) fn uniform(inputs: usize, outputs: usize, limit: f64, init: &mut Initialiser) -> Self {
+        Self { weight: init.uniform([outputs, inputs], limit), bias: None }
+    }
+
     /// `[.., in]` to `[.., out]`.
     pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         self.forward_with(x, Epilogue::default())
@@ -62,6 +70,25 @@ impl Linear {
     pub(crate) fn forward_with<const D: usize>(&self, x: Tensor<D>, epilogue: Epilogue<D>) -> Tensor<D> {
         let bias = self.bias.as_ref().map(Param::val);
         linear(x, self.weight.val(), WeightLayout::OutIn, bias, epilogue)
+    }
+
+    /// The result without bias in parts of these widths. A whole sequence takes them as products of their own, with
+    /// parts of the weight, since parts of a result are copied; one position is too little to be multiplied more than
+    /// once.
+    pub(crate) fn in_parts<const PARTS: usize>(&self, x: Tensor<3>, widths: [usize; PARTS]) -> [Tensor<3>; PARTS] {
+        let weight = self.weight.val();
+        let [batch, time, _] = x.dims();
+        let plain = |weight| linear(x.clone(), weight, WeightLayout::OutIn, None, Epilogue::default());
+        let whole = (time == 1).then(|| plain(weight.clone()));
+        let mut end = 0;
+        widths.map(|width| {
+            let columns = end..end + width;
+            end = columns.end;
+            match &whole {
+                Some(whole) => whole.clone().slice([0..batch, 0..time, columns]),
+                None => plain(weight.clone().slice(columns)),
+            }
+        })
     }
 }
 
@@ -83,6 +110,65 @@ impl LayerNorm {
     pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         weft_kernels::layer_norm(x, self.weight.val(), self.bias.val(), self.epsilon)
     }
+}
+
+/// Root mean square normalisation with its gain (`weight`), `[hidden]`.
+#[derive(Module, Debug)]
+pub(crate) struct RmsNorm {
+    pub(crate) weight: Param<Tensor<1>>,
+    epsilon: f64,
+}
+
+impl RmsNorm {
+    /// Gain 1.
+    pub(crate) fn new(hidden: usize, epsilon: f64, init: &mut Initialiser) -> Self {
+        Self { weight: init.constant([hidden], 1.0), epsilon }
+    }
+
+    /// Over the last axis.
+    pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        rms_norm(x, self.weight.val(), self.epsilon)
+    }
+
+    /// Of `x` times SiLU of the gate.
+    pub(crate) fn gated<const D: usize>(&self, x: Tensor<D>, gate: Tensor<D>) -> Tensor<D> {
+        gated_rms_norm(x, gate, self.weight.val(), self.epsilon)
+    }
+}
+
+/// A depthwise convolution over time that looks back only, and SiLU. `weight` is `[channels, 1, width]`, as torch
+/// stores it.
+#[derive(Module, Debug)]
+pub(crate) struct Convolution {
+    pub(crate) weight: Param<Tensor<3>>,
+    pub(crate) bias: Param<Tensor<1>>,
+}
+
+impl Convolution {
+    /// torch's: uniform within width^-1/2.
+    pub(crate) fn new(channels: usize, width: usize, init: &mut Initialiser) -> Self {
+        let limit = (width as f64).powf(-0.5);
+        Self { weight: init.uniform([channels, 1, width], limit), bias: init.uniform([channels], limit) }
+    }
+
+    /// `[batch, time, channels]` to the same, and what stands before the next call's inputs: the last `width - 1` of
+    /// all inputs. `before` are those of the last call, zeros if absent.
+    pub(crate) fn forward(&self, x: Tensor<3>, before: Option<Tensor<3>>) -> (Tensor<3>, Tensor<3>) {
+        let [channels, _, width] = self.weight.val().dims();
+        let last = last_rows(before.clone(), x.clone(), width - 1);
+        let filter = self.weight.val().reshape([channels, width]);
+        (causal_convolution(x, filter, self.bias.val(), before, None), last)
+    }
+}
+
+/// The last `count` of the rows before, zeros if absent, and the new ones.
+fn last_rows(before: Option<Tensor<3>>, new: Tensor<3>, count: usize) -> Tensor<3> {
+    let [batch, time, width] = new.dims();
+    if time >= count {
+        return new.slice([0..batch, time - count..time]);
+    }
+    let before = before.unwrap_or_else(|| Tensor::zeros([batch, count, width], &new.device()));
+    Tensor::cat(vec![before.slice([0..batch, time..count]), new], 1)
 }
 
 /// A lookup table, `[vocab, hidden]`.

@@ -4,6 +4,7 @@
 //! |--------------------------|--------------|
 //! | [`gpt`]                  | decoder-only Transformer in GPT-2's layout |
 //! | [`mamba`]                | Mamba, selective state spaces, arXiv 2312.00752 |
+//! | [`mamba2`]               | Mamba-2, state spaces with scalar decay, arXiv 2405.21060 |
 //! | [`recurrent_lm`]         | RNN, LSTM or GRU language model |
 //! | [`rwkv4`]                | RWKV-4, arXiv 2305.13048 |
 //! | [`transformer`]          | encoder-decoder Transformer, arXiv 1706.03762 |
@@ -19,6 +20,7 @@ pub mod gpt;
 mod initialise;
 mod layers;
 pub mod mamba;
+pub mod mamba2;
 mod parameters;
 pub mod recurrent_lm;
 pub mod rnn_encoder_decoder;

@@ -18,17 +18,15 @@ use burn::Tensor;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int};
 use serde::{Deserialize, Serialize};
-use weft_kernels::causal_convolution::causal_convolution;
 use weft_kernels::cross_entropy::linear_cross_entropy;
 use weft_kernels::dropout::Dropout;
 use weft_kernels::embedding::{EmbeddingOptions, embedding};
 use weft_kernels::linear::{Activation, Epilogue, WeightLayout, linear};
-use weft_kernels::rms_norm::rms_norm;
 use weft_kernels::selective_scan::{ScanInputs, ScanParameters, selective_scan};
 
-use crate::config::{ConfigError, one_of, positive, probability};
+use crate::config::{ConfigError, initial_steps, one_of, positive, probability};
 use crate::initialise::Initialiser;
-use crate::layers::{Embedding, Linear, Noise};
+use crate::layers::{Convolution, Embedding, Linear, Noise, RmsNorm};
 use crate::search::{StateError, StateFile, by_columns, stored_by_columns};
 use crate::{Architecture, LanguageModel};
 
@@ -134,12 +132,6 @@ struct Block {
 }
 
 #[derive(Module, Debug)]
-struct RmsNorm {
-    weight: Param<Tensor<1>>,
-    epsilon: f64,
-}
-
-#[derive(Module, Debug)]
 struct Mixer {
     in_proj: Linear,
     conv1d: Convolution,
@@ -148,13 +140,6 @@ struct Mixer {
     a_log: Param<Tensor<2>>,
     d: Param<Tensor<1>>,
     out_proj: Linear,
-}
-
-/// `weight` is `[inner, 1, width]`, as torch stores it.
-#[derive(Module, Debug)]
-struct Convolution {
-    weight: Param<Tensor<3>>,
-    bias: Param<Tensor<1>>,
 }
 
 /// What a block remembers of the text before; nothing of none.
@@ -172,59 +157,22 @@ pub struct MambaState {
     layers: Vec<BlockState>,
 }
 
-impl RmsNorm {
-    fn new(hidden: usize, epsilon: f64, init: &mut Initialiser) -> Self {
-        Self { weight: init.constant([hidden], 1.0), epsilon }
-    }
-
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        rms_norm(x, self.weight.val(), self.epsilon)
-    }
-}
-
 impl Mixer {
     /// `[batch, time, hidden]` to what is added to the residual stream, `[batch, time, inner]` through the output's
     /// projection with `epilogue`.
     fn forward(&self, x: Tensor<3>, state: &mut BlockState, epilogue: Epilogue<3>) -> Tensor<3> {
         let ([inner, states], [_, rank]) = (self.a_log.val().dims(), self.dt_proj.weight.val().dims());
-        let [input, gate] = two_products(&self.in_proj, x, inner);
+        let [input, gate] = self.in_proj.in_parts(x, [inner, inner]);
         let BlockState { inputs, scan } = std::mem::take(state);
-        let [_, _, width] = self.conv1d.weight.val().dims();
-        let earlier = last_rows(inputs.clone(), input.clone(), width - 1);
-        let filter = self.conv1d.weight.val().reshape([inner, width]);
-        let x = causal_convolution(input, filter, self.conv1d.bias.val(), inputs, None);
-        let [low, bc] = two_products(&self.x_proj, x.clone(), rank);
+        let (x, inputs) = self.conv1d.forward(input, inputs);
+        let [low, bc] = self.x_proj.in_parts(x.clone(), [rank, 2 * states]);
         let delta = linear(low, self.dt_proj.weight.val(), WeightLayout::OutIn, None, Epilogue::default());
         let bias = self.dt_proj.bias.as_ref().expect("made with a bias").val();
         let parameters = ScanParameters { a_log: self.a_log.val(), skip: self.d.val(), bias };
-        debug_assert_eq!(bc.dims()[2], 2 * states);
         let (y, scan) = selective_scan(ScanInputs { x, delta, bc, gate }, parameters, scan, None);
-        *state = BlockState { inputs: Some(earlier), scan: Some(scan) };
+        *state = BlockState { inputs: Some(inputs), scan: Some(scan) };
         self.out_proj.forward_with(y, epilogue)
     }
-}
-
-/// The first `first` columns of a product and the others. A whole sequence takes them as products of their own, with
-/// parts of the weight, since parts of a result are copied; one position is too little to be multiplied twice.
-fn two_products(layer: &Linear, x: Tensor<3>, first: usize) -> [Tensor<3>; 2] {
-    let weight = layer.weight.val();
-    let ([batch, time, _], [outputs, _]) = (x.dims(), weight.dims());
-    if time == 1 {
-        let y = layer.forward(x);
-        return [y.clone().slice([0..batch, 0..1, 0..first]), y.slice([0..batch, 0..1, first..outputs])];
-    }
-    let part = |x, rows| linear(x, weight.clone().slice(rows), WeightLayout::OutIn, None, Epilogue::default());
-    [part(x.clone(), 0..first), part(x, first..outputs)]
-}
-
-/// The last `count` of the rows before, zeros if absent, and the new ones.
-fn last_rows(before: Option<Tensor<3>>, new: Tensor<3>, count: usize) -> Tensor<3> {
-    let [batch, time, width] = new.dims();
-    if time >= count {
-        return new.slice([0..batch, time - count..time]);
-    }
-    let before = before.unwrap_or_else(|| Tensor::zeros([batch, count, width], &new.device()));
-    Tensor::cat(vec![before.slice([0..batch, time..count]), new], 1)
 }
 
 impl Mamba {
@@ -274,10 +222,7 @@ impl Architecture for Mamba {
         positive("state_size", config.state_size)?;
         positive("conv_kernel", config.conv_kernel)?;
         positive("time_step_rank", config.rank())?;
-        if !(config.time_step_min > 0.0 && config.time_step_min <= config.time_step_max) {
-            let (found, wanted) = (config.time_step_min.to_string(), "above 0 and at most `time_step_max`");
-            return Err(ConfigError::Range { field: "time_step_min", found, wanted });
-        }
+        initial_steps(config.time_step_min, config.time_step_max)?;
         one_of("hidden_act", &config.hidden_act, &["silu"], "\"silu\"")?;
         probability("dropout", config.dropout)
     }
@@ -288,33 +233,21 @@ impl Architecture for Mamba {
         let init = &mut Initialiser::new(seed, device);
         let (hidden, inner, rank) = (config.hidden_size, config.inner_size(), config.rank());
         let root = |count: usize| (count as f64).powf(-0.5);
-        let projection = |rows: usize, columns: usize, limit: f64, init: &mut Initialiser| Linear {
-            weight: init.uniform([rows, columns], limit),
-            bias: None,
-        };
-        let (least, most) = (config.time_step_min.ln(), config.time_step_max.ln());
         let embeddings = Embedding { weight: init.normal([config.vocab_size, hidden], config.initializer_range) };
         let layers = (0..config.num_layers)
             .map(|_| Block {
                 norm: RmsNorm::new(hidden, config.layer_norm_epsilon, init),
                 mixer: Mixer {
-                    in_proj: projection(2 * inner, hidden, root(hidden), init),
-                    conv1d: Convolution {
-                        weight: init.uniform([inner, 1, config.conv_kernel], root(config.conv_kernel)),
-                        bias: init.uniform([inner], root(config.conv_kernel)),
-                    },
-                    x_proj: projection(rank + 2 * config.state_size, inner, root(inner), init),
+                    in_proj: Linear::uniform(hidden, 2 * inner, root(hidden), init),
+                    conv1d: Convolution::new(inner, config.conv_kernel, init),
+                    x_proj: Linear::uniform(inner, rank + 2 * config.state_size, root(inner), init),
                     dt_proj: Linear {
                         weight: init.uniform([inner, rank], root(rank)),
-                        // What softplus turns into the step.
-                        bias: Some(init.by_uniform([inner], |uniform| {
-                            let step = (least + uniform * (most - least)).exp().max(1e-4);
-                            step + (-(-step).exp_m1()).ln()
-                        })),
+                        bias: Some(init.steps(inner, config.time_step_min, config.time_step_max)),
                     },
                     a_log: init.with_columns([inner, config.state_size], |state| ((state + 1) as f64).ln()),
                     d: init.constant([inner], 1.0),
-                    out_proj: projection(hidden, inner, root(inner) * root(config.num_layers), init),
+                    out_proj: Linear::uniform(inner, hidden, root(inner) * root(config.num_layers), init),
                 },
             })
             .collect();

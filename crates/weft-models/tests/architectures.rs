@@ -6,6 +6,7 @@ use burn::tensor::{Device, TensorData};
 use weft_decode::{BeamConfig, Sampler, SamplingConfig};
 use weft_models::gpt::{Gpt, GptConfig};
 use weft_models::mamba::{Mamba, MambaConfig};
+use weft_models::mamba2::{Mamba2, Mamba2Config};
 use weft_models::recurrent_lm::{RecurrentLm, RecurrentLmConfig};
 use weft_models::rnn_encoder_decoder::{AttentionKind, RnnEncoderDecoder, RnnEncoderDecoderConfig};
 use weft_models::rwkv4::{Rwkv4, Rwkv4Config};
@@ -96,6 +97,7 @@ fn weights_laid_out_for_decoding_change_no_bit() {
         same_steps(Mamba::new(&config, 3, &device));
         let config = Rwkv4Config { tie_word_embeddings, ..small_rwkv4() };
         same_steps(awake(Rwkv4::new(&config, 3, &device)));
+        same_steps(Mamba2::new(&Mamba2Config { tie_word_embeddings, ..small_mamba2() }, 3, &device));
     }
     for cell in [CellKind::Rnn, CellKind::Lstm, CellKind::Gru] {
         let config = RnnEncoderDecoderConfig {
@@ -113,6 +115,19 @@ fn weights_laid_out_for_decoding_change_no_bit() {
     }
 }
 
+fn small_mamba2() -> Mamba2Config {
+    Mamba2Config {
+        vocab_size: 50,
+        hidden_size: 24,
+        num_layers: 2,
+        num_heads: 6,
+        head_dim: 8,
+        num_groups: 2,
+        state_size: 16,
+        ..Mamba2Config::default()
+    }
+}
+
 #[test]
 fn a_sequence_at_once_equals_its_parts_and_its_steps() {
     let device = Device::flex();
@@ -121,6 +136,7 @@ fn a_sequence_at_once_equals_its_parts_and_its_steps() {
     let mamba = MambaConfig { vocab_size: 50, hidden_size: 24, num_layers: 2, ..MambaConfig::default() };
     sequence_equals_parts_and_steps(Mamba::new(&mamba, 3, &device));
     sequence_equals_parts_and_steps(awake(Rwkv4::new(&small_rwkv4(), 3, &device)));
+    sequence_equals_parts_and_steps(Mamba2::new(&small_mamba2(), 3, &device));
     let lstm = RecurrentLmConfig { vocab_size: 50, hidden_size: 20, embedding_size: 20, ..Default::default() };
     sequence_equals_parts_and_steps(RecurrentLm::new(&lstm, 3, &device));
 }
@@ -147,7 +163,7 @@ fn awake<M: Module>(model: M) -> M {
 /// At lengths around those at which a kernel's loops begin anew.
 fn sequence_equals_parts_and_steps<M: LanguageModel>(model: M) {
     let ids = |tokens: &[u32]| Sequences::new(&[tokens], 0, &Device::flex()).ids;
-    for length in [1, 2, 3, 4, 5, 31, 32, 33, 1000] {
+    for length in [1, 2, 3, 4, 5, 31, 32, 33, 63, 64, 65, 1000] {
         let tokens: Vec<u32> = (0..length).map(|i| (i * 7 + i / 9) % 50).collect();
         let whole = values(model.forward(ids(&tokens)));
         let assert_close = |way: &str, got: Vec<f32>| {
@@ -173,6 +189,8 @@ fn a_text_goes_on_from_its_state_file() {
     goes_on(Gpt::new(&gpt, 3, &device), Gpt::new(&GptConfig { hidden_size: 27, ..gpt }, 3, &device));
     let mamba = MambaConfig { vocab_size: 50, hidden_size: 24, num_layers: 2, ..MambaConfig::default() };
     goes_on(Mamba::new(&mamba, 3, &device), Mamba::new(&MambaConfig { state_size: 8, ..mamba }, 3, &device));
+    let mamba2 = Mamba2Config { state_size: small_mamba2().state_size + 1, ..small_mamba2() };
+    goes_on(Mamba2::new(&small_mamba2(), 3, &device), Mamba2::new(&mamba2, 3, &device));
     let rwkv4 = Rwkv4Config { hidden_size: 30, ..small_rwkv4() };
     goes_on(awake(Rwkv4::new(&small_rwkv4(), 3, &device)), Rwkv4::new(&rwkv4, 3, &device));
     for cell in [CellKind::Rnn, CellKind::Lstm] {

@@ -6,6 +6,7 @@ mod support;
 use support::{check_language_model, check_translator};
 use weft_models::gpt::Gpt;
 use weft_models::mamba::Mamba;
+use weft_models::mamba2::Mamba2;
 use weft_models::recurrent_lm::RecurrentLm;
 use weft_models::rnn_encoder_decoder::RnnEncoderDecoder;
 use weft_models::rwkv4::Rwkv4;
@@ -24,6 +25,11 @@ fn mamba_equals_transformers_mamba() {
 #[test]
 fn rwkv4_equals_transformers_rwkv() {
     check_language_model::<Rwkv4>("rwkv4");
+}
+
+#[test]
+fn mamba2_equals_transformers_mamba2() {
+    check_language_model::<Mamba2>("mamba2");
 }
 
 #[test]

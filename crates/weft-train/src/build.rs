@@ -2,6 +2,7 @@
 
 use weft_models::gpt::{Gpt, GptConfig};
 use weft_models::mamba::{Mamba, MambaConfig};
+use weft_models::mamba2::{Mamba2, Mamba2Config};
 use weft_models::recurrent_lm::{RecurrentLm, RecurrentLmConfig};
 use weft_models::rnn_encoder_decoder::{RnnEncoderDecoder, RnnEncoderDecoderConfig};
 use weft_models::rwkv4::{Rwkv4, Rwkv4Config};
@@ -160,6 +161,28 @@ impl Buildable for Rwkv4 {
             bos_token_id: Some(target.bos_id()),
             eos_token_id: Some(target.eos_id()),
             ..Rwkv4Config::default()
+        }
+    }
+}
+
+impl Buildable for Mamba2 {
+    fn model_config(config: &RunConfig, target: &Tokenizer, _: &Tokenizer) -> Mamba2Config {
+        let model = &config.model;
+        let (expand, heads) = (2, model.num_heads.unwrap_or(1).max(1));
+        Mamba2Config {
+            vocab_size: target.vocab_size(),
+            hidden_size: model.hidden_size,
+            num_layers: model.num_layers,
+            expand,
+            num_heads: heads,
+            head_dim: expand * model.hidden_size / heads,
+            num_groups: 1,
+            state_size: model.state_size.unwrap_or(64),
+            dropout: model.dropout,
+            tie_word_embeddings: model.tie_embeddings.unwrap_or(true),
+            bos_token_id: Some(target.bos_id()),
+            eos_token_id: Some(target.eos_id()),
+            ..Mamba2Config::default()
         }
     }
 }

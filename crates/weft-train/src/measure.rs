@@ -6,6 +6,7 @@ use burn::Tensor;
 use burn::tensor::{Device, Int, TensorData};
 use weft_models::gpt::Gpt;
 use weft_models::mamba::Mamba;
+use weft_models::mamba2::Mamba2;
 use weft_models::recurrent_lm::RecurrentLm;
 use weft_models::rwkv4::Rwkv4;
 use weft_models::search::state_bytes;
@@ -63,6 +64,7 @@ pub fn measure_speed(
         ArchitectureKind::Gpt => measure::<Gpt>(&config, tokenizer, lengths, positions, device),
         ArchitectureKind::RecurrentLm => measure::<RecurrentLm>(&config, tokenizer, lengths, positions, device),
         ArchitectureKind::Rwkv4 => measure::<Rwkv4>(&config, tokenizer, lengths, positions, device),
+        ArchitectureKind::Mamba2 => measure::<Mamba2>(&config, tokenizer, lengths, positions, device),
         ArchitectureKind::Mamba => measure::<Mamba>(&config, tokenizer, lengths, positions, device),
         ArchitectureKind::Transformer | ArchitectureKind::RnnEncoderDecoder => Ok((Vec::new(), Vec::new())),
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use burn::tensor::Device;
 use weft_models::gpt::Gpt;
 use weft_models::mamba::Mamba;
+use weft_models::mamba2::Mamba2;
 use weft_models::recurrent_lm::RecurrentLm;
 use weft_models::rnn_encoder_decoder::RnnEncoderDecoder;
 use weft_models::rwkv4::Rwkv4;
@@ -149,6 +150,7 @@ impl Run {
             (ArchitectureKind::RecurrentLm, Data::Text(data)) => language_model::<RecurrentLm>(config, *data, begin),
             (ArchitectureKind::Mamba, Data::Text(data)) => language_model::<Mamba>(config, *data, begin),
             (ArchitectureKind::Rwkv4, Data::Text(data)) => language_model::<Rwkv4>(config, *data, begin),
+            (ArchitectureKind::Mamba2, Data::Text(data)) => language_model::<Mamba2>(config, *data, begin),
             (_, Data::Text(data)) => language_model::<Gpt>(config, *data, begin),
             (_, Data::Translation(_)) => unreachable!("language models are given text"),
         }?;

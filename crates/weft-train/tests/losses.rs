@@ -11,6 +11,7 @@ use burn::tensor::{Device, Int, TensorData};
 use safetensors::SafeTensors;
 use weft_models::gpt::Gpt;
 use weft_models::mamba::Mamba;
+use weft_models::mamba2::Mamba2;
 use weft_models::recurrent_lm::RecurrentLm;
 use weft_models::rnn_encoder_decoder::RnnEncoderDecoder;
 use weft_models::rwkv4::Rwkv4;
@@ -128,6 +129,11 @@ fn mamba_trains_as_recorded() {
 #[test]
 fn rwkv4_trains_as_recorded() {
     check_language_model::<Rwkv4>("rwkv4");
+}
+
+#[test]
+fn mamba2_trains_as_recorded() {
+    check_language_model::<Mamba2>("mamba2");
 }
 
 #[test]

@@ -74,7 +74,7 @@ fn a_killed_translator_with_two_vocabularies_goes_on_bit_for_bit() {
 
 #[test]
 fn killed_language_models_go_on_bit_for_bit() {
-    for architecture in ["gpt", "recurrent_lm", "mamba", "rwkv4"] {
+    for architecture in ["gpt", "recurrent_lm", "mamba", "rwkv4", "mamba2"] {
         let folder = tempfile::tempdir().unwrap();
         let train = alphabet_text(folder.path(), "train.txt", 40, 1);
         let validation = alphabet_text(folder.path(), "validation.txt", 10, 2);
@@ -256,7 +256,8 @@ fn every_kind_of_model_can_be_resumed() {
         ("recurrent_lm", &[("model.embedding_size", "16"), ("model.tie_embeddings", "false")]),
     ];
     for (index, (architecture, more)) in cases.into_iter().enumerate() {
-        let data = if matches!(architecture, "gpt" | "recurrent_lm" | "mamba" | "rwkv4") { &text } else { &pairs };
+        let data =
+            if matches!(architecture, "gpt" | "recurrent_lm" | "mamba" | "rwkv4" | "mamba2") { &text } else { &pairs };
         let more = [more, &[("training.steps", "1")]].concat();
         let path = folder.path().join(index.to_string());
         finish(start(&config(architecture, data, data, &more), &path).unwrap());

@@ -86,14 +86,14 @@ impl<'a> Target<'a> {
 
 /// Memory that a thread keeps from task to task, so that it is warm and need not be asked for again.
 #[derive(Default)]
-pub(super) struct Scratch(Vec<f32>);
+pub(crate) struct Scratch(Vec<f32>);
 
 /// Floats in a cache line.
 const LINE: usize = 16;
 
 impl Scratch {
     /// Slices that start at cache lines. Their values are whatever was left there.
-    pub(super) fn split<const N: usize>(&mut self, sizes: [usize; N]) -> [&mut [f32]; N] {
+    pub(crate) fn split<const N: usize>(&mut self, sizes: [usize; N]) -> [&mut [f32]; N] {
         let total: usize = sizes.iter().map(|size| size.next_multiple_of(LINE)).sum();
         if self.0.len() < total + LINE {
             self.0 = vec![0.0; total + LINE];
@@ -109,13 +109,13 @@ impl Scratch {
 }
 
 /// Runs `work` with this thread's scratch memory.
-pub(super) fn with_scratch<R>(work: impl FnOnce(&mut Scratch) -> R) -> R {
+pub(crate) fn with_scratch<R>(work: impl FnOnce(&mut Scratch) -> R) -> R {
     thread_local!(static SCRATCH: RefCell<Scratch> = RefCell::default());
     SCRATCH.with_borrow_mut(work)
 }
 
 /// The row stride for `columns` values in scratch memory: whole cache lines, and an odd number of them, so that
 /// the elements of a column spread over all sets of the cache.
-pub(super) fn pitch(columns: usize) -> usize {
+pub(crate) const fn pitch(columns: usize) -> usize {
     (columns.div_ceil(LINE) | 1) * LINE
 }

@@ -10,10 +10,10 @@ mod backward;
 mod cpu;
 mod few;
 mod flex;
-mod memory;
-mod pack;
+pub(crate) mod memory;
+pub(crate) mod pack;
 mod portable;
-mod product;
+pub(crate) mod product;
 #[cfg(test)]
 mod reference;
 mod settings;

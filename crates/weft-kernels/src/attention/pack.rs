@@ -7,13 +7,13 @@
 use pulp::Simd;
 
 /// How many values the panels of a `depth` by `columns` matrix take.
-pub(super) fn panels_size(depth: usize, columns: usize, lanes: usize) -> usize {
+pub(crate) fn panels_size(depth: usize, columns: usize, lanes: usize) -> usize {
     depth * columns.next_multiple_of(lanes)
 }
 
 /// Panels of the matrix whose row `r` is `source[r * stride..][..columns]`.
 #[inline(always)]
-pub(super) fn rows<S: Simd>(simd: S, source: &[f32], stride: usize, depth: usize, columns: usize, panels: &mut [f32]) {
+pub(crate) fn rows<S: Simd>(simd: S, source: &[f32], stride: usize, depth: usize, columns: usize, panels: &mut [f32]) {
     let lanes = S::F32_LANES;
     let padded = columns.next_multiple_of(lanes);
     for start in (0..padded).step_by(2 * lanes) {
@@ -36,7 +36,7 @@ pub(super) fn rows<S: Simd>(simd: S, source: &[f32], stride: usize, depth: usize
 
 /// Panels of the transpose: column `r` of the matrix is `source[r * stride..][..depth]`.
 #[inline(always)]
-pub(super) fn columns<S: Simd>(
+pub(crate) fn columns<S: Simd>(
     simd: S,
     source: &[f32],
     stride: usize,

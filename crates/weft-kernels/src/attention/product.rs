@@ -1,4 +1,4 @@
-//! The products of attention: small, often ragged, one operand packed into panels.
+//! The products of attention and of chunks of positions: small, often ragged, one operand packed into panels.
 //!
 //! Every element of a result is one chain of fused multiply-adds over the inner axis in ascending order,
 //! whatever the tile that it falls into. So a row's bits depend neither on its neighbours nor on how rows are
@@ -12,20 +12,20 @@ use pulp::{Simd, WithSimd};
 /// A causal mask bounds which keys a query sees, and so which queries see a key; nothing beyond the bound is
 /// computed, so that what lies there (a later token's NaN) cannot reach the result.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Ramp {
-    pub(super) first: isize,
-    pub(super) slope: isize,
-    pub(super) most: usize,
+pub(crate) struct Ramp {
+    pub(crate) first: isize,
+    pub(crate) slope: isize,
+    pub(crate) most: usize,
 }
 
 impl Ramp {
     /// The same bound for every row.
-    pub(super) const fn flat(most: usize) -> Self {
+    pub(crate) const fn flat(most: usize) -> Self {
         Self { first: most as isize, slope: 0, most }
     }
 
     #[inline(always)]
-    pub(super) fn at(self, row: usize) -> usize {
+    pub(crate) fn at(self, row: usize) -> usize {
         (self.first + self.slope * row as isize).clamp(0, self.most as isize) as usize
     }
 }
@@ -33,23 +33,23 @@ impl Ramp {
 /// `c[row, column] (+)= sum over k of a[row, k] * b[k, column]`, for `k` from `from(row)` to below `to(row)`.
 ///
 /// `c` is written in whole vectors; columns past `columns(row)`, up to the end of a panel, hold no result.
-pub(super) struct Product<'a> {
+pub(crate) struct Product<'a> {
     /// Element (row, k) stands at `row * a_row + k * a_column`.
-    pub(super) a: &'a [f32],
-    pub(super) a_row: usize,
-    pub(super) a_column: usize,
+    pub(crate) a: &'a [f32],
+    pub(crate) a_row: usize,
+    pub(crate) a_column: usize,
     /// Panels: see [`super::pack`].
-    pub(super) b: &'a [f32],
+    pub(crate) b: &'a [f32],
     /// How many rows `b` has: the whole inner axis.
-    pub(super) depth: usize,
-    pub(super) columns: Ramp,
-    pub(super) from: Ramp,
-    pub(super) to: Ramp,
-    pub(super) c: &'a mut [f32],
-    pub(super) c_row: usize,
-    pub(super) rows: usize,
+    pub(crate) depth: usize,
+    pub(crate) columns: Ramp,
+    pub(crate) from: Ramp,
+    pub(crate) to: Ramp,
+    pub(crate) c: &'a mut [f32],
+    pub(crate) c_row: usize,
+    pub(crate) rows: usize,
     /// Add to what `c` holds.
-    pub(super) accumulate: bool,
+    pub(crate) accumulate: bool,
 }
 
 impl WithSimd for Product<'_> {
@@ -66,11 +66,11 @@ impl WithSimd for Product<'_> {
             return;
         }
         let padded = columns.next_multiple_of(2 * lanes).min(self.columns.most.next_multiple_of(lanes));
-        assert!(padded <= self.c_row || self.rows == 1, "attention: a row of the product overlaps the next");
-        assert!((self.rows - 1) * self.c_row + padded <= self.c.len(), "attention: product past its end");
-        assert!(self.to.most <= self.depth && self.depth * padded <= self.b.len(), "attention: panels too short");
+        assert!(padded <= self.c_row || self.rows == 1, "product: a row overlaps the next");
+        assert!((self.rows - 1) * self.c_row + padded <= self.c.len(), "product: past its end");
+        assert!(self.to.most <= self.depth && self.depth * padded <= self.b.len(), "product: panels too short");
         let last = (self.rows - 1) * self.a_row + self.to.most.saturating_sub(1) * self.a_column;
-        assert!(self.to.most == 0 || last < self.a.len(), "attention: left operand too short");
+        assert!(self.to.most == 0 || last < self.a.len(), "product: left operand too short");
 
         let c = self.c.as_mut_ptr();
         let tiles = self.rows.div_ceil(most_rows);

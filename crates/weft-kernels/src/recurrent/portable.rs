@@ -95,6 +95,17 @@ impl<B: Backend> Array<B> {
         Self(B::float_add_scalar(B::float_mul_scalar(half.0, 0.5f32.into()), 0.5f32.into()))
     }
 
+    /// `exp(x)`
+    pub(crate) fn exp(self) -> Self {
+        Self(B::float_exp(self.0))
+    }
+
+    /// `ln(1 + exp(x))`
+    pub(crate) fn softplus(self) -> Self {
+        let tail = B::float_log1p(B::float_exp(B::float_neg(B::float_abs(self.0.clone()))));
+        Self(B::float_add(B::float_clamp_min(self.0, 0f32.into()), tail))
+    }
+
     /// `1 - x`
     pub(crate) fn one_minus(self) -> Self {
         Self(B::float_add_scalar(B::float_neg(self.0), 1f32.into()))

@@ -7,7 +7,7 @@ use crate::simd::Level;
 
 /// Rows that one task takes, and over which a partial sum of the gain's gradient runs. Fixed, so that the sums do not
 /// depend on the number of threads; 64 rows of 512 values are 128 KiB, a fraction of the second-level cache.
-const ROWS_PER_PART: usize = 64;
+pub(super) const ROWS_PER_PART: usize = 64;
 
 /// `x` is `[rows, hidden]`, `gain` is `[hidden]`.
 pub(super) fn forward(level: Level, x: &[f32], gain: &[f32], epsilon: f32) -> Vec<f32> {

@@ -4,6 +4,7 @@
 
 mod backward;
 mod cpu;
+pub mod gated;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]

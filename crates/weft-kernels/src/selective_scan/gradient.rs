@@ -4,9 +4,9 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::cpu::{CHUNK, Scan, softplus};
+use super::cpu::{CHUNK, Scan};
 use crate::lanes::{GROUP, Part, Shared, for_each_part, load, vectors};
-use crate::simd::{Level, exp2_of_negative, sigmoid};
+use crate::simd::{Level, exp2_of_negative, sigmoid, softplus};
 
 /// The gradients of all operands, in their order; `gradient` is that of the packed result.
 pub(super) fn backward(level: Level, scan: &Scan<'_>, kept: &[f32], gradient: &[f32]) -> [Vec<f32>; 8] {

@@ -48,7 +48,7 @@ impl<B: Backend> Scan<B> {
     fn position(&self, t: usize) -> Position<B> {
         let [x, delta, bc, gate] = self.inputs.each_ref().map(|input| input.at(t));
         let delta = delta + self.bias.clone();
-        let step = softplus(&delta);
+        let step = delta.clone().softplus();
         let column = |from: usize| bc.slice(1, from..from + self.states).reshape([self.batch, self.states, 1]);
         let decay = Array(B::float_exp((self.wide(&step) * self.rates.clone()).0));
         Position { x, delta, step, gate, b: column(0), c: column(self.states), decay }
@@ -174,10 +174,4 @@ pub(super) fn backward<B: Backend>(operands: Operands<B>, gradient: FloatTensor<
     let da_log = (drates.sum(0) * scan.rates).reshape([states, inner]).transpose();
     let total = |rows: Array<B>| rows.sum(0).reshape([inner]).0;
     [dx, ddelta, dbc, dgate, da_log.0, total(dskip), total(dbias), dh.0]
-}
-
-/// `ln(1 + exp(x))`
-fn softplus<B: Backend>(x: &Array<B>) -> Array<B> {
-    let tail = B::float_log1p(B::float_exp(B::float_neg(B::float_abs(x.0.clone()))));
-    Array(B::float_add(B::float_clamp_min(x.0.clone(), 0f32.into()), tail))
 }

@@ -149,7 +149,7 @@ impl CheckpointError {
             }
             Self::Config { source, .. } => source.hint(),
             Self::ModelType { wanted, .. } if wanted.is_empty() => {
-                Some("known: gpt2, mamba, marian, rwkv, weft_recurrent_lm, weft_rnn_encoder_decoder".into())
+                Some("known: gpt2, mamba, mamba2, marian, rwkv, weft_recurrent_lm, weft_rnn_encoder_decoder".into())
             }
             _ => None,
         }

@@ -122,14 +122,37 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
     })
 }
 
-fn read_config(folder: &Path) -> Result<(PathBuf, Map<String, Value>), CheckpointError> {
+/// The contents of a folder's `config.json`, and its path.
+///
+/// # Errors
+/// A file that cannot be read or is not a JSON object.
+pub fn read_config(folder: &Path) -> Result<(PathBuf, Map<String, Value>), CheckpointError> {
     let path = folder.join(CONFIG_FILE);
     let text = fs::read(&path).map_err(|source| CheckpointError::Read { path: path.clone(), source })?;
-    match serde_json::from_slice(&text) {
+    match serde_json::from_slice(&without_infinities(&text)) {
         Ok(Value::Object(json)) => Ok((path, json)),
         Ok(other) => Err(CheckpointError::NotAnObject { path, found: other.to_string().chars().take(40).collect() }),
         Err(source) => Err(CheckpointError::Json { path, source }),
     }
+}
+
+/// `null` in place of the infinities and NaN that Python writes as names and JSON does not have.
+fn without_infinities(text: &[u8]) -> Vec<u8> {
+    let (mut json, mut rest, mut quoted) = (Vec::with_capacity(text.len()), text, false);
+    while let Some(&byte) = rest.first() {
+        let names: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
+        let name = names.into_iter().find(|name| !quoted && rest.starts_with(name));
+        let width = match (name, byte) {
+            (Some(name), _) => name.len(),
+            // What follows a backslash does not end the text.
+            (None, b'\\') => 2.min(rest.len()),
+            (None, _) => 1,
+        };
+        quoted ^= byte == b'"';
+        json.extend_from_slice(if name.is_some() { b"null" } else { &rest[..width] });
+        rest = &rest[width..];
+    }
+    json
 }
 
 fn config_json<M: Architecture>(model: &M) -> Map<String, Value> {

@@ -27,6 +27,13 @@ fn what_is_saved_is_loaded_bit_for_bit() {
 }
 
 #[test]
+fn pythons_infinities_are_read() {
+    let text = r#"{"a": [0.0, Infinity, -Infinity], "b": NaN, "Infinity \\\" NaN": "-Infinity"}"#;
+    let json: Value = serde_json::from_slice(&without_infinities(text.as_bytes())).unwrap();
+    assert_eq!(json, serde_json::json!({"a": [0.0, null, null], "b": null, "Infinity \\\" NaN": "-Infinity"}));
+}
+
+#[test]
 fn files_of_another_model_are_refused_by_name() {
     let (folder, _) = saved();
     let message = |edit: &dyn Fn(&mut Map<String, Value>)| {

@@ -79,12 +79,21 @@ pub enum ArchitectureKind {
     Mamba,
     /// RWKV-4.
     Rwkv4,
+    /// State spaces whose heads each decay alike.
+    Mamba2,
 }
 
 impl ArchitectureKind {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Transformer, Self::RnnEncoderDecoder, Self::Gpt, Self::RecurrentLm, Self::Mamba, Self::Rwkv4];
+    pub const ALL: [Self; 7] = [
+        Self::Transformer,
+        Self::RnnEncoderDecoder,
+        Self::Gpt,
+        Self::RecurrentLm,
+        Self::Mamba,
+        Self::Rwkv4,
+        Self::Mamba2,
+    ];
 
     /// The name in a configuration.
     pub fn name(self) -> &'static str {
@@ -95,6 +104,7 @@ impl ArchitectureKind {
             Self::RecurrentLm => "recurrent_lm",
             Self::Mamba => "mamba",
             Self::Rwkv4 => "rwkv4",
+            Self::Mamba2 => "mamba2",
         }
     }
 

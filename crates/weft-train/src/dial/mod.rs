@@ -321,6 +321,13 @@ impl Dial<'_> {
                 model.intermediate_size = Some(inner);
                 model.tie_embeddings = Some(self.value("model.tie_embeddings", false, "the paper's two tables")?);
             }
+            ArchitectureKind::Mamba2 => {
+                let heads = sizes::heads(2 * hidden_size);
+                let why = format!("heads of {} in twice the hidden size", 2 * hidden_size / heads);
+                model.num_heads = Some(self.within("model.num_heads", heads, (1, most), why)?);
+                model.state_size = Some(self.within("model.state_size", 64, (1, 1 << 12), "the paper's smallest")?);
+                model.tie_embeddings = Some(self.value("model.tie_embeddings", true, "fewer parameters, as good")?);
+            }
             ArchitectureKind::RnnEncoderDecoder => {
                 model.cell = Some(self.value("model.cell", CellKind::Gru, "the paper's")?);
                 let half = (hidden_size / 2).max(1);

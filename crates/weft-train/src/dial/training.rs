@@ -101,7 +101,7 @@ impl Dial<'_> {
                 (1e-3 * (384.0 / hidden).sqrt().min(2.0), "0.001 at 384 wide, less when wider")
             }
             ArchitectureKind::RnnEncoderDecoder => (1e-3, "Adam's own"),
-            ArchitectureKind::Mamba => {
+            ArchitectureKind::Mamba | ArchitectureKind::Mamba2 => {
                 (2e-3 * (384.0 / hidden).sqrt().min(2.0), "twice GPT's; the paper takes five times")
             }
             ArchitectureKind::RecurrentLm => (2e-3, "recurrent networks of this size stand it"),
@@ -118,13 +118,13 @@ impl Dial<'_> {
             _ => self.value("training.schedule", ScheduleKind::Cosine, "best when the end of the run is known")?,
         };
         let (decay, why) = match architecture {
-            ArchitectureKind::Gpt | ArchitectureKind::Mamba => (0.1, "GPT's"),
+            ArchitectureKind::Gpt | ArchitectureKind::Mamba | ArchitectureKind::Mamba2 => (0.1, "GPT's"),
             ArchitectureKind::RecurrentLm => (0.01, "a little"),
             _ => (0.0, "none in the paper: Adam"),
         };
         let (betas, why_betas) = match architecture {
             ArchitectureKind::Transformer => ([0.9, 0.98], "the paper's"),
-            ArchitectureKind::Gpt | ArchitectureKind::Mamba => ([0.9, 0.95], "GPT-3's"),
+            ArchitectureKind::Gpt | ArchitectureKind::Mamba | ArchitectureKind::Mamba2 => ([0.9, 0.95], "GPT-3's"),
             ArchitectureKind::Rwkv4 => ([0.9, 0.99], "the authors'"),
             _ => ([0.9, 0.999], "Adam's own"),
         };

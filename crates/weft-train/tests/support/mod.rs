@@ -83,7 +83,7 @@ pub(crate) fn config(architecture: &str, train: &Path, validation: &Path, more: 
     set("training.log_interval", "1");
     set("training.validation_interval", "4");
     set("training.steps", "12");
-    if matches!(architecture, "gpt" | "recurrent_lm" | "mamba" | "rwkv4") {
+    if matches!(architecture, "gpt" | "recurrent_lm" | "mamba" | "rwkv4" | "mamba2") {
         set("training.window", "16");
     } else {
         set("training.bleu_sentences", "8");

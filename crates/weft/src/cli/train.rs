@@ -190,6 +190,8 @@ pub(crate) enum ArchitectureName {
     Mamba,
     /// RWKV-4, arXiv 2305.13048
     Rwkv4,
+    /// State spaces whose heads each decay alike, arXiv 2405.21060
+    Mamba2,
 }
 
 /// Average the weights of checkpoints into one model

@@ -6,6 +6,7 @@ use burn::tensor::Device;
 use weft_models::checkpoint;
 use weft_models::gpt::Gpt;
 use weft_models::mamba::Mamba;
+use weft_models::mamba2::Mamba2;
 use weft_models::recurrent_lm::RecurrentLm;
 use weft_models::rnn_encoder_decoder::RnnEncoderDecoder;
 use weft_models::rwkv4::Rwkv4;
@@ -118,6 +119,13 @@ pub(crate) fn open(path: &Path, device: &Device) -> Result<Model> {
             let size = model.config().vocab_size;
             language_model(&folder, Box::new(model.for_decoding()), size)
         }
+        Mamba2::MODEL_TYPE => {
+            let config = checkpoint::load_config::<Mamba2>(&folder)?;
+            size::check(&folder, size::of_mamba2(&config))?;
+            let model: Mamba2 = checkpoint::load(&folder, device)?;
+            let size = model.config().vocab_size;
+            language_model(&folder, Box::new(model.for_decoding()), size)
+        }
         RecurrentLm::MODEL_TYPE => {
             let config = checkpoint::load_config::<RecurrentLm>(&folder)?;
             size::check(&folder, size::of_recurrent_lm(&config))?;
@@ -133,6 +141,7 @@ pub(crate) fn open(path: &Path, device: &Device) -> Result<Model> {
                 RecurrentLm::MODEL_TYPE,
                 Mamba::MODEL_TYPE,
                 Rwkv4::MODEL_TYPE,
+                Mamba2::MODEL_TYPE,
             ];
             let path = folder.join(checkpoint::CONFIG_FILE);
             Err(CheckpointError::ModelType { path, found, wanted }.into())

@@ -7,6 +7,7 @@ use weft_models::CellKind;
 use weft_models::checkpoint::{CONFIG_FILE, WEIGHTS_FILE};
 use weft_models::gpt::GptConfig;
 use weft_models::mamba::MambaConfig;
+use weft_models::mamba2::Mamba2Config;
 use weft_models::recurrent_lm::RecurrentLmConfig;
 use weft_models::rnn_encoder_decoder::RnnEncoderDecoderConfig;
 use weft_models::rwkv4::Rwkv4Config;
@@ -125,6 +126,14 @@ fn of_run(config: &RunConfig) -> Size {
             intermediate_size: Some(inner),
             ..Rwkv4Config::default()
         }),
+        ArchitectureKind::Mamba2 => of_mamba2(&Mamba2Config {
+            vocab_size,
+            hidden_size,
+            num_layers,
+            num_groups: 1,
+            state_size: model.state_size.unwrap_or(0),
+            ..Mamba2Config::default()
+        }),
         ArchitectureKind::RecurrentLm => of_recurrent_lm(&RecurrentLmConfig {
             cell: model.cell.unwrap_or(CellKind::Lstm),
             vocab_size,
@@ -222,6 +231,16 @@ pub(super) fn of_rwkv4(config: &Rwkv4Config) -> Size {
     Size { parameters, sinusoids: 0 }
 }
 
+pub(super) fn of_mamba2(config: &Mamba2Config) -> Size {
+    let hidden = config.hidden_size;
+    let parameters = sum(&[
+        product(&[config.vocab_size, hidden]),
+        product(&[config.num_layers, 3, config.expand, hidden, hidden]),
+        product(&[config.num_layers, 2, config.num_groups, config.state_size, hidden]),
+    ]);
+    Size { parameters, sinusoids: 0 }
+}
+
 pub(super) fn of_recurrent_lm(config: &RecurrentLmConfig) -> Size {
     let parameters = sum(&[
         product(&[config.vocab_size, config.embedding_size]),
@@ -235,6 +254,7 @@ mod tests {
     use burn::tensor::Device;
     use weft_models::gpt::Gpt;
     use weft_models::mamba::Mamba;
+    use weft_models::mamba2::Mamba2;
     use weft_models::recurrent_lm::RecurrentLm;
     use weft_models::rnn_encoder_decoder::RnnEncoderDecoder;
     use weft_models::rwkv4::Rwkv4;
@@ -261,6 +281,8 @@ mod tests {
             ..Default::default()
         };
         let recurrent = RecurrentLmConfig { hidden_size: 64, embedding_size: 64, ..Default::default() };
+        let mamba2 =
+            Mamba2Config { vocab_size: 300, hidden_size: 64, num_layers: 2, num_heads: 2, ..Default::default() };
         let mamba = MambaConfig { vocab_size: 300, hidden_size: 64, num_layers: 2, ..Default::default() };
         let rwkv4 = Rwkv4Config { vocab_size: 300, hidden_size: 64, num_layers: 2, ..Default::default() };
         for (size, real) in [
@@ -269,6 +291,7 @@ mod tests {
             (of_gpt(&gpt), parameters::<Gpt>(&gpt)),
             (of_mamba(&mamba), parameters::<Mamba>(&mamba)),
             (of_rwkv4(&rwkv4), parameters::<Rwkv4>(&rwkv4)),
+            (of_mamba2(&mamba2), parameters::<Mamba2>(&mamba2)),
             (of_recurrent_lm(&recurrent), parameters::<RecurrentLm>(&recurrent)),
         ] {
             assert!(size.parameters <= real && 4 * size.parameters > real, "{size:?} of {real}");

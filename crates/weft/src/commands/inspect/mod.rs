@@ -35,7 +35,7 @@ pub(crate) fn run(args: &InspectArgs) -> Result {
         }
     };
     let parts = if args.tensors { parameters::by_tensor(&shapes) } else { parameters::by_module(&shapes) };
-    let config = config_of(&folder)?;
+    let (_, config) = checkpoint::read_config(&folder)?;
     let model_type = checkpoint::model_type(&folder)?;
     let run = run_of(&args.model, &folder);
     let curves = match &run {
@@ -110,13 +110,6 @@ fn tokenizer_json(file: &str, tokenizer: &Tokenizer) -> Value {
         "special_tokens": tokenizer.special_tokens(),
         "sha256": tokenizer.hash(),
     })
-}
-
-fn config_of(folder: &Path) -> Result<Map<String, Value>> {
-    let path = folder.join(checkpoint::CONFIG_FILE);
-    let text = std::fs::read(&path).map_err(|error| Error::file("read", &path, &error))?;
-    let unreadable = |error| Error::because(format!("{} is not a configuration", path.display()), &error);
-    serde_json::from_slice(&text).map_err(unreadable)
 }
 
 /// The run that a model belongs to, if it stands in one: `run`, `run/model` or `run/checkpoints/step-...`.

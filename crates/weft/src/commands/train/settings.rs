@@ -183,5 +183,6 @@ fn architecture_name(name: ArchitectureName) -> &'static str {
         ArchitectureName::RecurrentLm => "recurrent_lm",
         ArchitectureName::Mamba => "mamba",
         ArchitectureName::Rwkv4 => "rwkv4",
+        ArchitectureName::Mamba2 => "mamba2",
     }
 }
