@@ -40,6 +40,7 @@ pub mod state_space_dual;
 mod testing;
 pub mod token_shift;
 pub mod wkv4;
+pub mod wkv7;
 
 pub use adamw::{AdamW, Moments, adamw, squared_norm};
 pub use additive_attention::{AttentiveInputs, AttentiveOutputs, additive_attention, attentive_recurrence};
@@ -61,3 +62,4 @@ pub use simd::Level;
 pub use state_space_dual::{DualInputs, DualParameters, state_space_dual};
 pub use token_shift::token_shift;
 pub use wkv4::{WkvInputs, wkv4};
+pub use wkv7::{Wkv7Inputs, wkv7};

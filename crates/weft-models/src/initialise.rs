@@ -25,6 +25,11 @@ impl Initialiser {
         ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
     }
 
+    fn normal_value(&mut self) -> f64 {
+        let radius = (-2.0 * (1.0 - self.uniform_value()).ln()).sqrt();
+        radius * (std::f64::consts::TAU * self.uniform_value()).cos()
+    }
+
     fn parameter<const D: usize>(
         &mut self,
         shape: [usize; D],
@@ -37,10 +42,29 @@ impl Initialiser {
 
     /// Normal with mean 0.
     pub(crate) fn normal<const D: usize>(&mut self, shape: [usize; D], deviation: f64) -> Param<Tensor<D>> {
-        self.parameter(shape, |generator| {
-            let radius = (-2.0 * (1.0 - generator.uniform_value()).ln()).sqrt();
-            deviation * radius * (std::f64::consts::TAU * generator.uniform_value()).cos()
-        })
+        self.parameter(shape, |generator| deviation * generator.normal_value())
+    }
+
+    /// Rows, or columns if there are fewer, of length `gain` and orthogonal to each other, in a direction without
+    /// preference (Saxe et al., arXiv 1312.6120): normal vectors, each freed of those before it.
+    pub(crate) fn orthogonal(&mut self, [rows, columns]: [usize; 2], gain: f64) -> Param<Tensor<2>> {
+        let (count, size) = (rows.min(columns), rows.max(columns));
+        let mut vectors: Vec<Vec<f64>> = Vec::with_capacity(count);
+        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+        for _ in 0..count {
+            let mut vector: Vec<f64> = (0..size).map(|_| self.normal_value()).collect();
+            // Twice: the first time leaves rounding errors that are large when little is left.
+            for earlier in vectors.iter().chain(&vectors) {
+                let along = dot(&vector, earlier);
+                vector.iter_mut().zip(earlier).for_each(|(value, earlier)| *value -= along * earlier);
+            }
+            let length = dot(&vector, &vector).sqrt();
+            vector.iter_mut().for_each(|value| *value /= length);
+            vectors.push(vector);
+        }
+        let (row_stride, column_stride) = if rows <= columns { (size, 1) } else { (1, size) };
+        let values = vectors.concat();
+        self.with_rows([rows, columns], |i| gain * values[i / columns * row_stride + i % columns * column_stride])
     }
 
     /// Uniform in `-limit..limit`.
@@ -84,8 +108,12 @@ impl Initialiser {
         })
     }
 
-    /// A value for each position of a vector.
-    pub(crate) fn with_rows(&mut self, shape: [usize; 1], value: impl Fn(usize) -> f64) -> Param<Tensor<1>> {
+    /// A value for each position, row after row.
+    pub(crate) fn with_rows<const D: usize>(
+        &mut self,
+        shape: [usize; D],
+        value: impl Fn(usize) -> f64,
+    ) -> Param<Tensor<D>> {
         let mut row = 0;
         self.parameter(shape, |_| {
             row += 1;

@@ -7,6 +7,7 @@
 //! | [`mamba2`]               | Mamba-2, state spaces with scalar decay, arXiv 2405.21060 |
 //! | [`recurrent_lm`]         | RNN, LSTM or GRU language model |
 //! | [`rwkv4`]                | RWKV-4, arXiv 2305.13048 |
+//! | [`rwkv7`]                | RWKV-7, the generalised delta rule, arXiv 2503.14456 |
 //! | [`transformer`]          | encoder-decoder Transformer, arXiv 1706.03762 |
 //! | [`rnn_encoder_decoder`]  | recurrent encoder-decoder with additive attention, arXiv 1409.0473 |
 //!
@@ -25,6 +26,7 @@ mod parameters;
 pub mod recurrent_lm;
 pub mod rnn_encoder_decoder;
 pub mod rwkv4;
+pub mod rwkv7;
 pub mod search;
 pub mod transformer;
 

@@ -10,6 +10,7 @@ use weft_models::mamba2::{Mamba2, Mamba2Config};
 use weft_models::recurrent_lm::{RecurrentLm, RecurrentLmConfig};
 use weft_models::rnn_encoder_decoder::{AttentionKind, RnnEncoderDecoder, RnnEncoderDecoderConfig};
 use weft_models::rwkv4::{Rwkv4, Rwkv4Config};
+use weft_models::rwkv7::{Rwkv7, Rwkv7Config};
 use weft_models::search::{Generation, Session, generate, translate};
 use weft_models::transformer::{Transformer, TransformerConfig};
 use weft_models::{Architecture, CellKind, LanguageModel, Noise, Sequences, Translator, named_gradients};
@@ -99,6 +100,7 @@ fn weights_laid_out_for_decoding_change_no_bit() {
         same_steps(awake(Rwkv4::new(&config, 3, &device)));
         same_steps(Mamba2::new(&Mamba2Config { tie_word_embeddings, ..small_mamba2() }, 3, &device));
     }
+    same_steps(rwkv7(&device));
     for cell in [CellKind::Rnn, CellKind::Lstm, CellKind::Gru] {
         let config = RnnEncoderDecoderConfig {
             cell,
@@ -137,6 +139,7 @@ fn a_sequence_at_once_equals_its_parts_and_its_steps() {
     sequence_equals_parts_and_steps(Mamba::new(&mamba, 3, &device));
     sequence_equals_parts_and_steps(awake(Rwkv4::new(&small_rwkv4(), 3, &device)));
     sequence_equals_parts_and_steps(Mamba2::new(&small_mamba2(), 3, &device));
+    sequence_equals_parts_and_steps(rwkv7(&device));
     let lstm = RecurrentLmConfig { vocab_size: 50, hidden_size: 20, embedding_size: 20, ..Default::default() };
     sequence_equals_parts_and_steps(RecurrentLm::new(&lstm, 3, &device));
 }
@@ -160,10 +163,38 @@ fn awake<M: Module>(model: M) -> M {
     model.map(&mut Wave)
 }
 
+fn small_rwkv7() -> Rwkv7Config {
+    Rwkv7Config { vocab_size: 50, hidden_size: 24, head_dim: 8, num_layers: 2, ..Rwkv7Config::default() }
+}
+
+/// With weights as if it had been trained: at the start its blocks add nothing.
+fn rwkv7(device: &Device) -> Rwkv7 {
+    let mut drawn = 0;
+    Rwkv7::new(&small_rwkv7(), 3, device).map(&mut Moved(&mut drawn))
+}
+
+/// Adds a fixed noise to every parameter.
+struct Moved<'a>(&'a mut u32);
+
+impl ModuleMapper for Moved<'_> {
+    fn map_float<const D: usize>(&mut self, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        parameter.map(|values| {
+            let (shape, device) = (values.dims(), values.device());
+            let mut noise = || {
+                *self.0 += 1;
+                0.3 * (f64::from(*self.0) * 12.9898).sin() as f32
+            };
+            let count: usize = shape.iter().product();
+            let noise: Vec<f32> = (0..count).map(|_| noise()).collect();
+            values + Tensor::from_data(TensorData::new(noise, shape), &device)
+        })
+    }
+}
+
 /// At lengths around those at which a kernel's loops begin anew.
 fn sequence_equals_parts_and_steps<M: LanguageModel>(model: M) {
     let ids = |tokens: &[u32]| Sequences::new(&[tokens], 0, &Device::flex()).ids;
-    for length in [1, 2, 3, 4, 5, 31, 32, 33, 63, 64, 65, 1000] {
+    for length in [1, 2, 3, 4, 5, 15, 16, 17, 31, 32, 33, 63, 64, 65, 1000] {
         let tokens: Vec<u32> = (0..length).map(|i| (i * 7 + i / 9) % 50).collect();
         let whole = values(model.forward(ids(&tokens)));
         let assert_close = |way: &str, got: Vec<f32>| {
@@ -191,6 +222,7 @@ fn a_text_goes_on_from_its_state_file() {
     goes_on(Mamba::new(&mamba, 3, &device), Mamba::new(&MambaConfig { state_size: 8, ..mamba }, 3, &device));
     let mamba2 = Mamba2Config { state_size: small_mamba2().state_size + 1, ..small_mamba2() };
     goes_on(Mamba2::new(&small_mamba2(), 3, &device), Mamba2::new(&mamba2, 3, &device));
+    goes_on(rwkv7(&device), Rwkv7::new(&Rwkv7Config { hidden_size: 32, ..small_rwkv7() }, 3, &device));
     let rwkv4 = Rwkv4Config { hidden_size: 30, ..small_rwkv4() };
     goes_on(awake(Rwkv4::new(&small_rwkv4(), 3, &device)), Rwkv4::new(&rwkv4, 3, &device));
     for cell in [CellKind::Rnn, CellKind::Lstm] {

@@ -10,6 +10,7 @@ use weft_models::mamba2::Mamba2;
 use weft_models::recurrent_lm::RecurrentLm;
 use weft_models::rnn_encoder_decoder::RnnEncoderDecoder;
 use weft_models::rwkv4::Rwkv4;
+use weft_models::rwkv7::Rwkv7;
 use weft_models::transformer::Transformer;
 
 #[test]
@@ -30,6 +31,11 @@ fn rwkv4_equals_transformers_rwkv() {
 #[test]
 fn mamba2_equals_transformers_mamba2() {
     check_language_model::<Mamba2>("mamba2");
+}
+
+#[test]
+fn rwkv7_equals_its_equations() {
+    check_language_model::<Rwkv7>("rwkv7");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use weft_models::mamba2::{Mamba2, Mamba2Config};
 use weft_models::recurrent_lm::{RecurrentLm, RecurrentLmConfig};
 use weft_models::rnn_encoder_decoder::{RnnEncoderDecoder, RnnEncoderDecoderConfig};
 use weft_models::rwkv4::{Rwkv4, Rwkv4Config};
+use weft_models::rwkv7::{Rwkv7, Rwkv7Config};
 use weft_models::transformer::{Transformer, TransformerConfig};
 use weft_models::{Architecture, CellKind};
 use weft_text::Tokenizer;
@@ -183,6 +184,23 @@ impl Buildable for Mamba2 {
             bos_token_id: Some(target.bos_id()),
             eos_token_id: Some(target.eos_id()),
             ..Mamba2Config::default()
+        }
+    }
+}
+
+impl Buildable for Rwkv7 {
+    fn model_config(config: &RunConfig, target: &Tokenizer, _: &Tokenizer) -> Rwkv7Config {
+        let model = &config.model;
+        Rwkv7Config {
+            vocab_size: target.vocab_size(),
+            hidden_size: model.hidden_size,
+            num_layers: model.num_layers,
+            head_dim: model.hidden_size / model.num_heads.unwrap_or(1).max(1),
+            intermediate_size: model.intermediate_size,
+            dropout: model.dropout,
+            bos_token_id: Some(target.bos_id()),
+            eos_token_id: Some(target.eos_id()),
+            ..Rwkv7Config::default()
         }
     }
 }

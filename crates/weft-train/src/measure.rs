@@ -9,6 +9,7 @@ use weft_models::mamba::Mamba;
 use weft_models::mamba2::Mamba2;
 use weft_models::recurrent_lm::RecurrentLm;
 use weft_models::rwkv4::Rwkv4;
+use weft_models::rwkv7::Rwkv7;
 use weft_models::search::state_bytes;
 use weft_models::{LanguageModel, Noise};
 use weft_text::Tokenizer;
@@ -65,6 +66,7 @@ pub fn measure_speed(
         ArchitectureKind::RecurrentLm => measure::<RecurrentLm>(&config, tokenizer, lengths, positions, device),
         ArchitectureKind::Rwkv4 => measure::<Rwkv4>(&config, tokenizer, lengths, positions, device),
         ArchitectureKind::Mamba2 => measure::<Mamba2>(&config, tokenizer, lengths, positions, device),
+        ArchitectureKind::Rwkv7 => measure::<Rwkv7>(&config, tokenizer, lengths, positions, device),
         ArchitectureKind::Mamba => measure::<Mamba>(&config, tokenizer, lengths, positions, device),
         ArchitectureKind::Transformer | ArchitectureKind::RnnEncoderDecoder => Ok((Vec::new(), Vec::new())),
     }

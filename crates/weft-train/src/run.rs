@@ -10,6 +10,7 @@ use weft_models::mamba2::Mamba2;
 use weft_models::recurrent_lm::RecurrentLm;
 use weft_models::rnn_encoder_decoder::RnnEncoderDecoder;
 use weft_models::rwkv4::Rwkv4;
+use weft_models::rwkv7::Rwkv7;
 use weft_models::transformer::Transformer;
 use weft_models::{Architecture, LanguageModel, Translator};
 use weft_text::{SkipReport, Tokenizer};
@@ -151,6 +152,7 @@ impl Run {
             (ArchitectureKind::Mamba, Data::Text(data)) => language_model::<Mamba>(config, *data, begin),
             (ArchitectureKind::Rwkv4, Data::Text(data)) => language_model::<Rwkv4>(config, *data, begin),
             (ArchitectureKind::Mamba2, Data::Text(data)) => language_model::<Mamba2>(config, *data, begin),
+            (ArchitectureKind::Rwkv7, Data::Text(data)) => language_model::<Rwkv7>(config, *data, begin),
             (_, Data::Text(data)) => language_model::<Gpt>(config, *data, begin),
             (_, Data::Translation(_)) => unreachable!("language models are given text"),
         }?;

@@ -15,6 +15,7 @@ use weft_models::mamba2::Mamba2;
 use weft_models::recurrent_lm::RecurrentLm;
 use weft_models::rnn_encoder_decoder::RnnEncoderDecoder;
 use weft_models::rwkv4::Rwkv4;
+use weft_models::rwkv7::Rwkv7;
 use weft_models::transformer::Transformer;
 use weft_models::{Architecture, LanguageModel, Noise, Sequences, Translator, checkpoint};
 use weft_train::{GradientSum, Optimizer, OptimizerSettings};
@@ -134,6 +135,11 @@ fn rwkv4_trains_as_recorded() {
 #[test]
 fn mamba2_trains_as_recorded() {
     check_language_model::<Mamba2>("mamba2");
+}
+
+#[test]
+fn rwkv7_trains_as_recorded() {
+    check_language_model::<Rwkv7>("rwkv7");
 }
 
 #[test]

@@ -10,7 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use sha2::{Digest, Sha256};
-use support::{alphabet_text, capitals_corpus, config, finish, resume, resume_with, reversal_corpus, start, trace};
+use support::{
+    alphabet_text, capitals_corpus, config, finish, is_language_model, resume, resume_with, reversal_corpus, start,
+    trace,
+};
 use weft_train::{Event, Outcome, Overrides, RunConfig, TrainError, TrainingConfig};
 
 /// Eighteen steps of two micro-batches each over three epochs and more; checkpoints every four steps.
@@ -74,7 +77,7 @@ fn a_killed_translator_with_two_vocabularies_goes_on_bit_for_bit() {
 
 #[test]
 fn killed_language_models_go_on_bit_for_bit() {
-    for architecture in ["gpt", "recurrent_lm", "mamba", "rwkv4", "mamba2"] {
+    for architecture in ["gpt", "recurrent_lm", "mamba", "rwkv4", "mamba2", "rwkv7"] {
         let folder = tempfile::tempdir().unwrap();
         let train = alphabet_text(folder.path(), "train.txt", 40, 1);
         let validation = alphabet_text(folder.path(), "validation.txt", 10, 2);
@@ -243,7 +246,7 @@ fn every_kind_of_model_can_be_resumed() {
     let folder = tempfile::tempdir().unwrap();
     let pairs = reversal_corpus(folder.path(), "train.tsv", 40, 1);
     let text = alphabet_text(folder.path(), "train.txt", 20, 1);
-    let cases: [(&str, &[(&str, &str)]); 10] = [
+    let cases: [(&str, &[(&str, &str)]); 11] = [
         ("transformer", &[("model.normalize_before", "true"), ("model.tie_embeddings", "false")]),
         ("rnn_encoder_decoder", &[("model.bidirectional", "false"), ("model.cell", "lstm")]),
         ("rnn_encoder_decoder", &[("model.attention", "none"), ("model.cell", "gru")]),
@@ -254,10 +257,10 @@ fn every_kind_of_model_can_be_resumed() {
         ("recurrent_lm", &[("model.tie_embeddings", "false"), ("model.cell", "gru")]),
         ("recurrent_lm", &[("model.cell", "lstm"), ("model.num_layers", "2")]),
         ("recurrent_lm", &[("model.embedding_size", "16"), ("model.tie_embeddings", "false")]),
+        ("rwkv7", &[("model.num_heads", "2"), ("model.num_layers", "2")]),
     ];
     for (index, (architecture, more)) in cases.into_iter().enumerate() {
-        let data =
-            if matches!(architecture, "gpt" | "recurrent_lm" | "mamba" | "rwkv4" | "mamba2") { &text } else { &pairs };
+        let data = if is_language_model(architecture) { &text } else { &pairs };
         let more = [more, &[("training.steps", "1")]].concat();
         let path = folder.path().join(index.to_string());
         finish(start(&config(architecture, data, data, &more), &path).unwrap());

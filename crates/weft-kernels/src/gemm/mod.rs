@@ -18,6 +18,7 @@ pub(crate) use blocked::{multiply, multiply_new};
 pub(crate) use pack::Packed;
 pub(crate) use parallel::product;
 pub(crate) use parallel::{Block, Row, new_product, new_product_with};
+pub(crate) use transpose::transpose;
 
 /// Steps along the inner axis between two visits of the result. A panel of the right matrix of 256 steps of
 /// 32 columns is 32 KiB and stays in the first-level cache while tiles of rows pass by.

@@ -4,7 +4,7 @@
 use crate::simd::Level;
 
 /// `to[step * width + j] = from[j * stride + step]` for `j` below `rows` and `step` below `steps`.
-pub(super) fn transpose(
+pub(crate) fn transpose(
     level: Level,
     from: &[f32],
     stride: usize,

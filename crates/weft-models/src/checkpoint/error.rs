@@ -149,7 +149,8 @@ impl CheckpointError {
             }
             Self::Config { source, .. } => source.hint(),
             Self::ModelType { wanted, .. } if wanted.is_empty() => {
-                Some("known: gpt2, mamba, mamba2, marian, rwkv, weft_recurrent_lm, weft_rnn_encoder_decoder".into())
+                let known = "gpt2, mamba, mamba2, marian, rwkv, rwkv7, weft_recurrent_lm, weft_rnn_encoder_decoder";
+                Some(format!("known: {known}"))
             }
             _ => None,
         }

@@ -81,11 +81,13 @@ pub enum ArchitectureKind {
     Rwkv4,
     /// State spaces whose heads each decay alike.
     Mamba2,
+    /// The generalised delta rule.
+    Rwkv7,
 }
 
 impl ArchitectureKind {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Transformer,
         Self::RnnEncoderDecoder,
         Self::Gpt,
@@ -93,6 +95,7 @@ impl ArchitectureKind {
         Self::Mamba,
         Self::Rwkv4,
         Self::Mamba2,
+        Self::Rwkv7,
     ];
 
     /// The name in a configuration.
@@ -105,6 +108,7 @@ impl ArchitectureKind {
             Self::Mamba => "mamba",
             Self::Rwkv4 => "rwkv4",
             Self::Mamba2 => "mamba2",
+            Self::Rwkv7 => "rwkv7",
         }
     }
 

@@ -328,6 +328,14 @@ impl Dial<'_> {
                 model.state_size = Some(self.within("model.state_size", 64, (1, 1 << 12), "the paper's smallest")?);
                 model.tie_embeddings = Some(self.value("model.tie_embeddings", true, "fewer parameters, as good")?);
             }
+            ArchitectureKind::Rwkv7 => {
+                let heads = sizes::heads(hidden_size);
+                let why = format!("heads of {}", hidden_size / heads);
+                model.num_heads = Some(self.within("model.num_heads", heads, (1, most), why)?);
+                let why = "four times the hidden size";
+                let inner = self.within("model.intermediate_size", 4 * hidden_size, (1, most << 3), why)?;
+                model.intermediate_size = Some(inner);
+            }
             ArchitectureKind::RnnEncoderDecoder => {
                 model.cell = Some(self.value("model.cell", CellKind::Gru, "the paper's")?);
                 let half = (hidden_size / 2).max(1);

@@ -20,7 +20,9 @@ impl Shape {
         let at = PRESETS.iter().position(|name| *name == preset)?;
         let (hidden_size, num_layers) = match architecture {
             ArchitectureKind::Transformer => [(128, 3), (256, 3), (512, 6), (1024, 6)][at],
-            ArchitectureKind::Gpt | ArchitectureKind::Rwkv4 => [(128, 4), (256, 6), (512, 8), (768, 12)][at],
+            ArchitectureKind::Gpt | ArchitectureKind::Rwkv4 | ArchitectureKind::Rwkv7 => {
+                [(128, 4), (256, 6), (512, 8), (768, 12)][at]
+            }
             ArchitectureKind::Mamba | ArchitectureKind::Mamba2 => [(128, 6), (256, 10), (512, 16), (768, 24)][at],
             ArchitectureKind::RecurrentLm => [(128, 1), (512, 2), (1024, 2), (1536, 3)][at],
             ArchitectureKind::RnnEncoderDecoder => [(128, 1), (512, 1), (1000, 1), (1024, 2)][at],
@@ -39,7 +41,7 @@ impl Shape {
                         6
                     }
                 }
-                ArchitectureKind::Gpt => (hidden_size / 64 + 2).clamp(3, 24),
+                ArchitectureKind::Gpt | ArchitectureKind::Rwkv7 => (hidden_size / 64 + 2).clamp(3, 24),
                 ArchitectureKind::Rwkv4 => (hidden_size / 64 + 1).clamp(3, 24),
                 ArchitectureKind::Mamba | ArchitectureKind::Mamba2 => (hidden_size / 32 + 2).clamp(4, 48),
                 ArchitectureKind::RecurrentLm => 2,
@@ -65,6 +67,8 @@ impl Shape {
             ArchitectureKind::Rwkv4 => 2.0 * v * d + n * 13.0 * d * d,
             // Projections of 6 d^2; for B and C, the steps and the convolution some 140 d.
             ArchitectureKind::Mamba2 => v * d + n * (6.0 * d * d + 140.0 * d),
+            // Embeddings and head; projections of 12 d^2; four of low rank, 32 or more, together some 12 roots of d.
+            ArchitectureKind::Rwkv7 => 2.0 * v * d + n * (12.0 * d * d + 2.0 * d * (11.7 * d.sqrt()).max(128.0)),
             ArchitectureKind::RecurrentLm => v * d + n * 8.0 * d * d,
             // Two tables and the output at d / 2; the encoder 3 d^2 / 2, the decoder 15 d^2 / 2 in its two products,
             // attention and readout some 3 d^2.

@@ -97,7 +97,7 @@ impl Dial<'_> {
                 (hidden.powf(-0.5) * (warmup_steps.max(1) as f64).powf(-0.5)).min(2e-3),
                 "the paper's peak, hidden^-0.5 warmup^-0.5, at most 0.002",
             ),
-            ArchitectureKind::Gpt | ArchitectureKind::Rwkv4 => {
+            ArchitectureKind::Gpt | ArchitectureKind::Rwkv4 | ArchitectureKind::Rwkv7 => {
                 (1e-3 * (384.0 / hidden).sqrt().min(2.0), "0.001 at 384 wide, less when wider")
             }
             ArchitectureKind::RnnEncoderDecoder => (1e-3, "Adam's own"),
@@ -119,13 +119,14 @@ impl Dial<'_> {
         };
         let (decay, why) = match architecture {
             ArchitectureKind::Gpt | ArchitectureKind::Mamba | ArchitectureKind::Mamba2 => (0.1, "GPT's"),
+            ArchitectureKind::Rwkv7 => (0.1, "the paper's"),
             ArchitectureKind::RecurrentLm => (0.01, "a little"),
             _ => (0.0, "none in the paper: Adam"),
         };
         let (betas, why_betas) = match architecture {
             ArchitectureKind::Transformer => ([0.9, 0.98], "the paper's"),
             ArchitectureKind::Gpt | ArchitectureKind::Mamba | ArchitectureKind::Mamba2 => ([0.9, 0.95], "GPT-3's"),
-            ArchitectureKind::Rwkv4 => ([0.9, 0.99], "the authors'"),
+            ArchitectureKind::Rwkv4 | ArchitectureKind::Rwkv7 => ([0.9, 0.99], "the authors'"),
             _ => ([0.9, 0.999], "Adam's own"),
         };
         let betas: [f64; 2] = self.value("training.betas", betas, why_betas)?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
-use weft_train::{Event, Facts, Overrides, Run, RunConfig, TrainError, derive};
+use weft_train::{ArchitectureKind, Event, Facts, Overrides, Run, RunConfig, TrainError, derive};
 
 /// A pseudo-random sequence without a dependency.
 pub(crate) fn numbers(seed: u64) -> impl FnMut(u64) -> u64 {
@@ -65,6 +65,11 @@ pub(crate) fn alphabet_text(folder: &Path, name: &str, lines: usize, seed: u64) 
     path
 }
 
+/// Whether an architecture learns from text, not from pairs.
+pub(crate) fn is_language_model(architecture: &str) -> bool {
+    ArchitectureKind::ALL.into_iter().any(|kind| kind.name() == architecture && !kind.is_translator())
+}
+
 /// A full configuration from `key = value` pairs, on top of what makes a run tiny.
 pub(crate) fn config(architecture: &str, train: &Path, validation: &Path, more: &[(&str, &str)]) -> RunConfig {
     let mut overrides = Overrides::new();
@@ -83,7 +88,7 @@ pub(crate) fn config(architecture: &str, train: &Path, validation: &Path, more: 
     set("training.log_interval", "1");
     set("training.validation_interval", "4");
     set("training.steps", "12");
-    if matches!(architecture, "gpt" | "recurrent_lm" | "mamba" | "rwkv4" | "mamba2") {
+    if is_language_model(architecture) {
         set("training.window", "16");
     } else {
         set("training.bleu_sentences", "8");

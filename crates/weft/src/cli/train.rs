@@ -192,6 +192,8 @@ pub(crate) enum ArchitectureName {
     Rwkv4,
     /// State spaces whose heads each decay alike, arXiv 2405.21060
     Mamba2,
+    /// The generalised delta rule, arXiv 2503.14456
+    Rwkv7,
 }
 
 /// Average the weights of checkpoints into one model

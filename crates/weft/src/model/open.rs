@@ -10,6 +10,7 @@ use weft_models::mamba2::Mamba2;
 use weft_models::recurrent_lm::RecurrentLm;
 use weft_models::rnn_encoder_decoder::RnnEncoderDecoder;
 use weft_models::rwkv4::Rwkv4;
+use weft_models::rwkv7::Rwkv7;
 use weft_models::transformer::Transformer;
 use weft_models::{Architecture, CheckpointError};
 use weft_text::Tokenizer;
@@ -126,6 +127,13 @@ pub(crate) fn open(path: &Path, device: &Device) -> Result<Model> {
             let size = model.config().vocab_size;
             language_model(&folder, Box::new(model.for_decoding()), size)
         }
+        Rwkv7::MODEL_TYPE => {
+            let config = checkpoint::load_config::<Rwkv7>(&folder)?;
+            size::check(&folder, size::of_rwkv7(&config))?;
+            let model: Rwkv7 = checkpoint::load(&folder, device)?;
+            let size = model.config().vocab_size;
+            language_model(&folder, Box::new(model.for_decoding()), size)
+        }
         RecurrentLm::MODEL_TYPE => {
             let config = checkpoint::load_config::<RecurrentLm>(&folder)?;
             size::check(&folder, size::of_recurrent_lm(&config))?;
@@ -142,6 +150,7 @@ pub(crate) fn open(path: &Path, device: &Device) -> Result<Model> {
                 Mamba::MODEL_TYPE,
                 Rwkv4::MODEL_TYPE,
                 Mamba2::MODEL_TYPE,
+                Rwkv7::MODEL_TYPE,
             ];
             let path = folder.join(checkpoint::CONFIG_FILE);
             Err(CheckpointError::ModelType { path, found, wanted }.into())

@@ -11,6 +11,7 @@ use weft_models::mamba2::Mamba2Config;
 use weft_models::recurrent_lm::RecurrentLmConfig;
 use weft_models::rnn_encoder_decoder::RnnEncoderDecoderConfig;
 use weft_models::rwkv4::Rwkv4Config;
+use weft_models::rwkv7::Rwkv7Config;
 use weft_models::transformer::TransformerConfig;
 use weft_train::{ArchitectureKind, RunConfig};
 
@@ -118,6 +119,13 @@ fn of_run(config: &RunConfig) -> Size {
             intermediate_size: model.intermediate_size,
             state_size: model.state_size.unwrap_or(0),
             ..MambaConfig::default()
+        }),
+        ArchitectureKind::Rwkv7 => of_rwkv7(&Rwkv7Config {
+            vocab_size,
+            hidden_size,
+            num_layers,
+            intermediate_size: Some(inner),
+            ..Rwkv7Config::default()
         }),
         ArchitectureKind::Rwkv4 => of_rwkv4(&Rwkv4Config {
             vocab_size,
@@ -241,6 +249,15 @@ pub(super) fn of_mamba2(config: &Mamba2Config) -> Size {
     Size { parameters, sinusoids: 0 }
 }
 
+pub(super) fn of_rwkv7(config: &Rwkv7Config) -> Size {
+    let parameters = sum(&[
+        product(&[2, config.vocab_size, config.hidden_size]),
+        product(&[config.num_layers, 4, config.hidden_size, config.hidden_size]),
+        product(&[config.num_layers, 2, config.hidden_size, config.inner_size()]),
+    ]);
+    Size { parameters, sinusoids: 0 }
+}
+
 pub(super) fn of_recurrent_lm(config: &RecurrentLmConfig) -> Size {
     let parameters = sum(&[
         product(&[config.vocab_size, config.embedding_size]),
@@ -258,6 +275,7 @@ mod tests {
     use weft_models::recurrent_lm::RecurrentLm;
     use weft_models::rnn_encoder_decoder::RnnEncoderDecoder;
     use weft_models::rwkv4::Rwkv4;
+    use weft_models::rwkv7::Rwkv7;
     use weft_models::transformer::Transformer;
     use weft_models::{Architecture, named_parameters};
 
@@ -285,6 +303,7 @@ mod tests {
             Mamba2Config { vocab_size: 300, hidden_size: 64, num_layers: 2, num_heads: 2, ..Default::default() };
         let mamba = MambaConfig { vocab_size: 300, hidden_size: 64, num_layers: 2, ..Default::default() };
         let rwkv4 = Rwkv4Config { vocab_size: 300, hidden_size: 64, num_layers: 2, ..Default::default() };
+        let rwkv7 = Rwkv7Config { vocab_size: 300, hidden_size: 64, num_layers: 2, ..Default::default() };
         for (size, real) in [
             (of_transformer(&transformer), parameters::<Transformer>(&transformer)),
             (of_rnn_encoder_decoder(&rnn), parameters::<RnnEncoderDecoder>(&rnn)),
@@ -292,6 +311,7 @@ mod tests {
             (of_mamba(&mamba), parameters::<Mamba>(&mamba)),
             (of_rwkv4(&rwkv4), parameters::<Rwkv4>(&rwkv4)),
             (of_mamba2(&mamba2), parameters::<Mamba2>(&mamba2)),
+            (of_rwkv7(&rwkv7), parameters::<Rwkv7>(&rwkv7)),
             (of_recurrent_lm(&recurrent), parameters::<RecurrentLm>(&recurrent)),
         ] {
             assert!(size.parameters <= real && 4 * size.parameters > real, "{size:?} of {real}");

@@ -184,5 +184,6 @@ fn architecture_name(name: ArchitectureName) -> &'static str {
         ArchitectureName::Mamba => "mamba",
         ArchitectureName::Rwkv4 => "rwkv4",
         ArchitectureName::Mamba2 => "mamba2",
+        ArchitectureName::Rwkv7 => "rwkv7",
     }
 }
