@@ -14,6 +14,8 @@ use weft_models::{
 pub(crate) struct Recording {
     name: String,
     tensors: HashMap<String, (Vec<usize>, Vec<f64>)>,
+    /// How many times as wrong as PyTorch's f32 a result may be.
+    slack: f64,
 }
 
 /// The devices to test: Flex, and with the `gpu` feature whatever WGSL device is there.
@@ -30,7 +32,9 @@ pub(crate) fn folder(case: &str) -> PathBuf {
 }
 
 impl Recording {
-    pub(crate) fn read(case: &str) -> Self {
+    /// The case, for results from `device`. WGSL promises of an exponential 3 + 2 |x| units in the last place where a
+    /// processor's library has one.
+    pub(crate) fn read(case: &str, device: &Device) -> Self {
         let bytes = std::fs::read(folder(case).join("expected.safetensors")).expect("a recorded case");
         let file = SafeTensors::deserialize(&bytes).expect("a whole file");
         let number = |bytes: &[u8], is_float: bool| {
@@ -45,7 +49,8 @@ impl Recording {
                 (name.to_owned(), (view.shape().to_vec(), values))
             })
             .collect();
-        Self { name: case.to_owned(), tensors }
+        let slack = if *device == Device::flex() { 2.0 } else { 4.0 };
+        Self { name: case.to_owned(), tensors, slack }
     }
 
     fn values(&self, name: &str) -> &[f64] {
@@ -60,7 +65,7 @@ impl Recording {
         rows.map(|(row, &length)| row[..length as usize].iter().map(|&id| id as u32).collect()).collect()
     }
 
-    /// At most twice as wrong as PyTorch's own f32 was, both against f64, plus four units of rounding of the largest
+    /// At most `slack` times as wrong as PyTorch's own f32 was, both against f64, plus four units of rounding of the largest
     /// value. `zero` marks values that must not be compared (outputs at padding).
     fn assert_close(&self, name: &str, scale_name: &str, got: &[f32], keep: impl Fn(usize) -> bool) {
         let truth = self.values(name);
@@ -69,7 +74,7 @@ impl Recording {
         let scale = largest(truth).max(largest(self.values(scale_name)));
         let plain =
             self.values(&format!("f32_error.{name}"))[0].max(self.values(&format!("f32_error.{scale_name}"))[0]);
-        let allowed = 2.0 * plain + 4.0 * f64::from(f32::EPSILON) * scale;
+        let allowed = self.slack * plain + 4.0 * f64::from(f32::EPSILON) * scale;
         for (i, (&g, &t)) in got.iter().zip(truth).enumerate().filter(|(i, _)| keep(*i)) {
             let off = (f64::from(g) - t).abs();
             assert!(
@@ -115,7 +120,7 @@ pub(crate) fn check_translator<M: Translator>(case: &str) {
 }
 
 fn check_translator_on<M: Translator>(case: &str, plain: &Device) {
-    let recording = Recording::read(case);
+    let recording = Recording::read(case, plain);
     let device = plain.clone().autodiff();
     let model: M = checkpoint::load(&folder(case), &device).expect("a whole checkpoint");
     let batch = |ids: &str, lengths: &str| Sequences::new(&recording.rows(ids, lengths), 0, &device);
@@ -169,7 +174,7 @@ pub(crate) fn check_language_model<M: LanguageModel>(case: &str) {
 }
 
 fn check_language_model_on<M: LanguageModel>(case: &str, plain: &Device) {
-    let recording = Recording::read(case);
+    let recording = Recording::read(case, plain);
     let device = plain.clone().autodiff();
     let model: M = checkpoint::load(&folder(case), &device).expect("a whole checkpoint");
     let rows = recording.rows("input_ids", "target_lengths");
