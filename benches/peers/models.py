@@ -188,4 +188,96 @@ class Attention(nn.Module):
         return (output * batch["upstream"]).sum() / (output.shape[0] * output.shape[2])
 
 
-KINDS = {"gpt": Gpt, "transformer": Transformer, "recurrent": RecurrentLayer, "attention": Attention}
+class Mamba(nn.Module):
+    """transformers' own, on its path in plain PyTorch: the one that a CPU takes."""
+
+    def __init__(self, config, tensors, dropout):
+        super().__init__()
+        import transformers
+
+        names = {"mamba": ("MambaConfig", "MambaForCausalLM"), "mamba2": ("Mamba2Config", "Mamba2ForCausalLM")}
+        config_class, model_class = (getattr(transformers, name) for name in names[config["model_type"]])
+        self.model = model_class(config_class(**config))
+        missing, unexpected = self.model.load_state_dict(tensors, strict=False)
+        assert not unexpected and missing in ([], ["lm_head.weight"]), (missing, unexpected)
+        self.model.tie_weights()
+
+    def loss(self, batch, smoothing):
+        logits = self.model(input_ids=batch["input_ids"], use_cache=False).logits
+        return F.cross_entropy(logits.flatten(0, 1), batch["target_out"].flatten())
+
+
+class Rwkv7(Weights):
+    """The equations of arXiv 2503.14456, section 4; the state goes from position to position, a few batched products each."""
+
+    def __init__(self, config, tensors, dropout):
+        super().__init__(tensors)
+        self.config = config
+
+    def norm(self, x, name):
+        return F.layer_norm(x, x.shape[-1:], *self.pair(name), self.config["norm_eps"])
+
+    def linear(self, x, name):
+        return F.linear(x, self[f"{name}.weight"])
+
+    def loss(self, batch, smoothing):
+        x, first_values = F.embedding(batch["input_ids"], self["emb.weight"]), None
+        x = self.norm(x, "blocks.0.ln0")
+        for layer in range(self.config["num_hidden_layers"]):
+            at = f"blocks.{layer}"
+            change, first_values = self.time_mix(self.norm(x, f"{at}.ln1"), f"{at}.att", first_values)
+            x = x + change
+            y = self.norm(x, f"{at}.ln2")
+            y = F.relu(self.linear(self.shifted(y, before(y), f"{at}.ffn.x_k"), f"{at}.ffn.key")) ** 2
+            x = x + self.linear(y, f"{at}.ffn.value")
+        logits = self.linear(self.norm(x, "ln_out"), "head")
+        return F.cross_entropy(logits.flatten(0, 1), batch["target_out"].flatten())
+
+    def shifted(self, x, before, name):
+        return torch.lerp(x, before, self[name])
+
+    def time_mix(self, x, at, first_values):
+        size = self.config["head_dim"]
+        batch, time, hidden = x.shape
+        earlier = before(x)
+        mixed = {name: self.shifted(x, earlier, f"{at}.x_{name}") for name in "rwkvag"}
+        low_rank = {kind: (self[f"{at}.{kind}1"], self[f"{at}.{kind}2"]) for kind in "wag"}
+        r, k, v = (self.linear(mixed[name], f"{at}.{part}") for name, part in zip("rkv", ("receptance", "key", "value")))
+        d = self[f"{at}.w0"] + torch.tanh(mixed["w"] @ low_rank["w"][0]) @ low_rank["w"][1]
+        w = torch.exp(-math.exp(-0.5) * torch.sigmoid(d))
+        if first_values is None:
+            first_values = v
+        else:
+            v = torch.lerp(v, first_values, torch.sigmoid(self[f"{at}.v0"] + mixed["v"] @ self[f"{at}.v1"] @ self[f"{at}.v2"]))
+        rate = torch.sigmoid(self[f"{at}.a0"] + mixed["a"] @ low_rank["a"][0] @ low_rank["a"][1])
+        g = torch.sigmoid(mixed["g"] @ low_rank["g"][0]) @ low_rank["g"][1]
+        kappa = F.normalize((k * self[f"{at}.k_k"]).unflatten(2, (-1, size)), dim=-1).flatten(2)
+        k = k * (1 + (rate - 1) * self[f"{at}.k_a"])
+
+        def by_position(x):  # [time, batch * heads, size, 1]
+            return x.view(batch, time, -1, size).permute(1, 0, 2, 3).reshape(time, -1, size, 1).unbind()
+
+        state = x.new_zeros(batch * hidden // size, size, size)
+        outputs = []
+        rows = (r, w, k, v, kappa, kappa * rate)
+        for r_t, w_t, k_t, v_t, kappa_t, removed_t in zip(*map(by_position, rows)):
+            removed = torch.bmm(state, kappa_t)
+            state = state * w_t.mT
+            state = torch.baddbmm(state, torch.cat([v_t, -removed], 2), torch.cat([k_t, removed_t], 2).mT)
+            outputs.append(torch.bmm(state, r_t))
+        o = torch.stack(outputs).view(time, batch, hidden).transpose(0, 1).reshape(batch * time, hidden)
+        o = F.group_norm(o, hidden // size, *self.pair(f"{at}.ln_x"), 64e-5).view(batch, time, -1, size)
+        r, k, v = (x.view(batch, time, -1, size) for x in (r, k, v))
+        o = o + (r * k * self[f"{at}.r_k"]).sum(-1, keepdim=True) * v
+        return self.linear(o.reshape(batch, time, hidden) * g, f"{at}.output"), first_values
+
+
+def before(x):
+    """Every position's predecessor, zeros for the first."""
+    return F.pad(x, (0, 0, 1, -1))
+
+
+KINDS = {
+    "gpt": Gpt, "mamba": Mamba, "mamba2": Mamba, "rwkv7": Rwkv7, "transformer": Transformer, "recurrent": RecurrentLayer,
+    "attention": Attention,
+}

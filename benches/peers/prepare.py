@@ -30,6 +30,9 @@ def prepare(workload, folder, data_folder, checkpoint=None, tokenizer=None):
             config = gpt_config(config)
             tensors = gpt_tensors(config, random)
             batches = text_batches(workload["data"], config["vocab_size"], random)
+        elif kind in LANGUAGE_MODELS:
+            config, tensors = LANGUAGE_MODELS[kind](config, random)
+            batches = text_batches(workload["data"], config["vocab_size"], random)
         elif kind == "transformer":
             if workload["data"]["source"] == "multi30k":
                 batches, vocabulary = multi30k_batches(workload["data"], data_folder, path, tokenizer, random)
@@ -103,6 +106,100 @@ def gpt_tensors(config, random):
         product(f"{at}.mlp.c_proj", inner, hidden)
     norm("transformer.ln_f")
     return tensors
+
+
+def mamba(sizes, random):
+    config = {"model_type": "mamba", "hidden_act": "silu", "tie_word_embeddings": True, "residual_in_fp32": False} | sizes
+    hidden, inner, states = config["hidden_size"], 2 * config["hidden_size"], config["state_size"]
+    rank, width = config["time_step_rank"], config["conv_kernel"]
+    tensors = {"backbone.embeddings.weight": random.normal(0, 0.02, (config["vocab_size"], hidden))}
+    for layer in range(config["num_hidden_layers"]):
+        at = f"backbone.layers.{layer}"
+        tensors |= {
+            f"{at}.norm.weight": numpy.ones(hidden),
+            f"{at}.mixer.in_proj.weight": uniform(random, hidden, (2 * inner, hidden)),
+            f"{at}.mixer.conv1d.weight": uniform(random, width, (inner, 1, width)),
+            f"{at}.mixer.conv1d.bias": uniform(random, width, (inner,)),
+            f"{at}.mixer.x_proj.weight": uniform(random, inner, (rank + 2 * states, inner)),
+            f"{at}.mixer.dt_proj.weight": uniform(random, rank, (inner, rank)),
+            f"{at}.mixer.dt_proj.bias": steps(random, inner),
+            f"{at}.mixer.A_log": numpy.log(numpy.tile(numpy.arange(1, states + 1), (inner, 1))),
+            f"{at}.mixer.D": numpy.ones(inner),
+            f"{at}.mixer.out_proj.weight": uniform(random, inner, (hidden, inner)),
+        }
+    return config, tensors | {"backbone.norm_f.weight": numpy.ones(hidden)}
+
+
+def mamba2(sizes, random):
+    config = {"model_type": "mamba2", "hidden_act": "silu", "tie_word_embeddings": True, "residual_in_fp32": False,
+              "expand": 2, "n_groups": 1} | sizes
+    hidden, inner, heads = config["hidden_size"], 2 * config["hidden_size"], config["num_heads"]
+    convolved, width = inner + 2 * config["state_size"], config["conv_kernel"]
+    tensors = {"backbone.embeddings.weight": random.normal(0, 0.02, (config["vocab_size"], hidden))}
+    for layer in range(config["num_hidden_layers"]):
+        at = f"backbone.layers.{layer}"
+        tensors |= {
+            f"{at}.norm.weight": numpy.ones(hidden),
+            f"{at}.mixer.in_proj.weight": uniform(random, hidden, (inner + convolved + heads, hidden)),
+            f"{at}.mixer.conv1d.weight": uniform(random, width, (convolved, 1, width)),
+            f"{at}.mixer.conv1d.bias": uniform(random, width, (convolved,)),
+            f"{at}.mixer.dt_bias": steps(random, heads),
+            f"{at}.mixer.A_log": numpy.log(random.uniform(1, 16, heads)),
+            f"{at}.mixer.D": numpy.ones(heads),
+            f"{at}.mixer.norm.weight": numpy.ones(inner),
+            f"{at}.mixer.out_proj.weight": uniform(random, inner, (hidden, inner)),
+        }
+    return config, tensors | {"backbone.norm_f.weight": numpy.ones(hidden)}
+
+
+def rwkv7(sizes, random):
+    """Drawn, not as the authors start it: zeros would hide what they multiply."""
+    config = {"model_type": "rwkv7", "norm_eps": 1e-5} | sizes
+    hidden, inner, size = config["hidden_size"], 4 * config["hidden_size"], config["head_dim"]
+    ranks = {"w": "decay", "a": "a", "v": "v", "g": "gate"}
+    tensors = {
+        "emb.weight": random.normal(0, 0.02, (config["vocab_size"], hidden)),
+        "head.weight": uniform(random, hidden, (config["vocab_size"], hidden)),
+    }
+
+    def norm(name):
+        tensors[f"{name}.weight"], tensors[f"{name}.bias"] = numpy.ones(hidden), numpy.zeros(hidden)
+
+    norm("blocks.0.ln0")
+    norm("ln_out")
+    for layer in range(config["num_hidden_layers"]):
+        at = f"blocks.{layer}"
+        for name in ("ln1", "ln2", "att.ln_x"):
+            norm(f"{at}.{name}")
+        for name in ("att.x_r", "att.x_w", "att.x_k", "att.x_v", "att.x_a", "att.x_g", "att.k_k", "att.k_a", "ffn.x_k"):
+            tensors[f"{at}.{name}"] = random.uniform(0.2, 0.8, (1, 1, hidden))
+        for kind, name in ranks.items():
+            if kind == "v" and layer == 0:
+                continue
+            rank = config[f"{name}_low_rank_dim"]
+            if kind != "g":
+                tensors[f"{at}.att.{kind}0"] = random.uniform(-1, 1, (1, 1, hidden))
+            tensors[f"{at}.att.{kind}1"] = uniform(random, hidden, (hidden, rank))
+            tensors[f"{at}.att.{kind}2"] = uniform(random, rank, (rank, hidden))
+        tensors[f"{at}.att.r_k"] = random.normal(0, 0.1, (hidden // size, size))
+        for name in ("receptance", "key", "value", "output"):
+            tensors[f"{at}.att.{name}.weight"] = uniform(random, hidden, (hidden, hidden))
+        tensors[f"{at}.ffn.key.weight"] = uniform(random, hidden, (inner, hidden))
+        tensors[f"{at}.ffn.value.weight"] = uniform(random, inner, (hidden, inner))
+    return config, tensors
+
+
+LANGUAGE_MODELS = {"mamba": mamba, "mamba2": mamba2, "rwkv7": rwkv7}
+
+
+def uniform(random, inputs, shape):
+    return random.uniform(-(inputs**-0.5), inputs**-0.5, shape)
+
+
+def steps(random, count):
+    """The inverse of softplus of steps from 0.001 to 0.1, evenly over their magnitudes."""
+    step = numpy.exp(random.uniform(numpy.log(1e-3), numpy.log(0.1), count))
+    return step + numpy.log(-numpy.expm1(-step))
 
 
 def transformer_config(sizes):

@@ -208,7 +208,12 @@ def record_case(name, config, model, run, batch, step_batches, smoothing, tensor
             errors[key] = torch.maximum(errors[key], worst(value, truth[key]))
 
     truth["losses"] = training_losses(copy.deepcopy(model).double(), run, step_batches, smoothing, decays)
-    errors["losses"] = worst(training_losses(copy.deepcopy(model).float(), run, step_batches, smoothing, decays), truth["losses"])
+    errors["losses"] = torch.zeros((), dtype=torch.float64)
+    for variant in (lambda model: None, *variants):
+        varied = copy.deepcopy(model).float()
+        variant(varied)
+        error = worst(training_losses(varied, run, step_batches, smoothing, decays), truth["losses"])
+        errors["losses"] = torch.maximum(errors["losses"], error)
 
     content = dict(batch) | truth | {f"f32_error.{key}": error for key, error in errors.items()}
     for step, step_batch in enumerate(step_batches):

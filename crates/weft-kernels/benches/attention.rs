@@ -2,11 +2,13 @@
 //!
 //! The counter is multiply-adds that the mask leaves to do, so that 1 item/s is 2 FLOP/s.
 
+use std::sync::Arc;
+
 use burn::Tensor;
 use burn::tensor::{Device, TensorData};
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use weft_kernels::{AttentionOptions, Dropout, cross_attention, self_attention};
+use weft_kernels::{AttentionOptions, BlockMask, Dropout, cross_attention, self_attention};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -33,7 +35,7 @@ fn train(bencher: Bencher, batch: usize, time: usize, hidden: usize, lengths: &[
 }
 
 fn options(num_heads: usize, causal: bool, probability: f32) -> AttentionOptions {
-    AttentionOptions { num_heads, causal, dropout: Dropout::new(probability, 1) }
+    AttentionOptions { causal, dropout: Dropout::new(probability, 1), ..AttentionOptions::new(num_heads) }
 }
 
 /// Sentence lengths like those of image captions: 8 to `time`.
@@ -58,6 +60,20 @@ fn gpt_train(bencher: Bencher, dropout: f32) {
 #[divan::bench(args = [1024, 4096])]
 fn long_train(bencher: Bencher, time: usize) {
     train(bencher, 1, time, 256, &[time], options(4, true, 0.0));
+}
+
+/// 8,192 tokens, an eighth of the blocks or (block 0) all of them. The counter is that of the dense one: its ratio says how
+/// much faster the sparse one is.
+#[divan::bench(args = [0, 64, 128], sample_count = 5)]
+fn sparse_train(bencher: Bencher, block: usize) {
+    let mask = (block > 0).then(|| Arc::new(BlockMask::new(block, 8192, |i, j| j <= i && (i - j).is_multiple_of(8))));
+    train(bencher, 1, 8192, 256, &[8192], AttentionOptions { blocks: mask, ..AttentionOptions::causal(4) });
+}
+
+/// 8,192 tokens that see the last 1,024.
+#[divan::bench(sample_count = 5)]
+fn window_train(bencher: Bencher) {
+    train(bencher, 1, 8192, 256, &[8192], AttentionOptions { window: Some(1024), ..AttentionOptions::causal(4) });
 }
 
 #[divan::bench(args = [false, true])]

@@ -5,19 +5,20 @@ use serde::Serialize;
 
 use crate::MetricError;
 
-/// How well a language model predicts a text, with the context it had: figures for other windows do not compare.
+/// How well a language model predicts a text, with the context it had: figures for other contexts do not compare.
 ///
-/// The text is read in windows of `window` tokens, each `stride` tokens after the last; every token is scored once, in
-/// the first window that holds it. With `stride` equal to `window` the windows do not overlap and the first tokens of
-/// each have little context; a smaller stride gives every token at least `window - stride` tokens of it, and a better
-/// figure, at `window / stride` times the work.
+/// Either the text is read once, in one stream, and every token is scored after all before it. Or it is read in windows
+/// of `window` tokens, each `stride` tokens after the last; every token is scored once, in the first window that holds
+/// it. With `stride` equal to `window` the windows do not overlap and the first tokens of each have little context; a
+/// smaller stride gives every token at least `window - stride` tokens of it, and a better figure, at `window / stride`
+/// times the work.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Perplexity {
     nats: f64,
     num_tokens: u64,
     num_bytes: u64,
-    window: usize,
-    stride: usize,
+    /// Window and stride; none where the text was read once.
+    windows: Option<(usize, usize)>,
 }
 
 impl Perplexity {
@@ -27,6 +28,17 @@ impl Perplexity {
     /// # Errors
     /// No tokens, no bytes, a negative or non-finite sum, a stride of 0 or above the window.
     pub fn new(nats: f64, num_tokens: u64, num_bytes: u64, window: usize, stride: usize) -> Result<Self, MetricError> {
+        if stride == 0 || stride > window {
+            return Err(MetricError::setting("stride", stride, "at least 1 and at most the window"));
+        }
+        Ok(Self { windows: Some((window, stride)), ..Self::of_stream(nats, num_tokens, num_bytes)? })
+    }
+
+    /// The same of a text that was read once, from beginning to end.
+    ///
+    /// # Errors
+    /// No tokens, no bytes, a negative or non-finite sum.
+    pub fn of_stream(nats: f64, num_tokens: u64, num_bytes: u64) -> Result<Self, MetricError> {
         if !(nats.is_finite() && nats >= 0.0) {
             return Err(MetricError::setting("nats", nats, "a finite sum of at least 0"));
         }
@@ -36,10 +48,7 @@ impl Perplexity {
         if num_bytes == 0 {
             return Err(MetricError::setting("num_bytes", 0, "at least 1"));
         }
-        if stride == 0 || stride > window {
-            return Err(MetricError::setting("stride", stride, "at least 1 and at most the window"));
-        }
-        Ok(Self { nats, num_tokens, num_bytes, window, stride })
+        Ok(Self { nats, num_tokens, num_bytes, windows: None })
     }
 
     /// The summed negative log-probability of all tokens, in nats.
@@ -57,14 +66,14 @@ impl Perplexity {
         self.num_bytes
     }
 
-    /// The number of tokens that the model saw at once.
-    pub fn window(&self) -> usize {
-        self.window
+    /// The number of tokens that the model saw at once; none where it read the text in one stream.
+    pub fn window(&self) -> Option<usize> {
+        self.windows.map(|(window, _)| window)
     }
 
     /// The number of tokens from one window to the next.
-    pub fn stride(&self) -> usize {
-        self.stride
+    pub fn stride(&self) -> Option<usize> {
+        self.windows.map(|(_, stride)| stride)
     }
 
     /// The mean loss in nats per token.
@@ -95,15 +104,17 @@ impl fmt::Display for Perplexity {
         write!(
             f,
             "perplexity {:.precision$}, {:.precision$} bits/token, {:.precision$} bits/byte \
-             ({} tokens, {} bytes, window {}, stride {})",
+             ({} tokens, {} bytes, ",
             self.perplexity(),
             self.bits_per_token(),
             self.bits_per_byte(),
             self.num_tokens,
             self.num_bytes,
-            self.window,
-            self.stride,
-        )
+        )?;
+        match self.windows {
+            Some((window, stride)) => write!(f, "window {window}, stride {stride})"),
+            None => f.write_str("in one stream)"),
+        }
     }
 }
 
@@ -120,6 +131,9 @@ mod tests {
         let wanted = "perplexity 8.00, 3.00 bits/token, 2.00 bits/byte (10 tokens, 15 bytes, window 256, stride 128)";
         assert_eq!(found.to_string(), wanted);
         assert!(format!("{found:.4}").starts_with("perplexity 8.0000, 3.0000 bits/token"));
+        let stream = Perplexity::of_stream(10.0 * 8f64.ln(), 10, 15).unwrap();
+        assert_eq!((stream.perplexity(), stream.window(), stream.stride()), (found.perplexity(), None, None));
+        assert!(stream.to_string().ends_with("(10 tokens, 15 bytes, in one stream)"));
     }
 
     #[test]

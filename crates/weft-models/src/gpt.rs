@@ -17,7 +17,7 @@ use burn::Tensor;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int};
 use serde::{Deserialize, Serialize};
-use weft_kernels::attention::{AttentionOptions, self_attention};
+use weft_kernels::attention::{AttentionOptions, attention_weights, self_attention};
 use weft_kernels::cross_entropy::linear_cross_entropy;
 use weft_kernels::dropout::Dropout;
 use weft_kernels::embedding::{EmbeddingOptions, embedding};
@@ -178,10 +178,11 @@ fn add_to(residual: Tensor<3>, dropout: Dropout) -> Epilogue<3> {
 
 impl Gpt {
     fn attention(&self, dropout: Dropout) -> AttentionOptions {
-        AttentionOptions { num_heads: self.config.num_heads, causal: true, dropout }
+        AttentionOptions { dropout, ..AttentionOptions::causal(self.config.num_heads) }
     }
 
-    fn embed(&self, ids: Tensor<2, Int>, offset: usize, dropout: Dropout) -> Tensor<3> {
+    /// The vectors of tokens of which `offset` came before.
+    fn embed_from(&self, offset: usize, ids: Tensor<2, Int>, dropout: Dropout) -> Tensor<3> {
         let positions = Some(self.transformer.wpe.weight.val());
         embedding(self.transformer.wte.weight.val(), ids, EmbeddingOptions { scale: 1.0, positions, offset, dropout })
     }
@@ -198,7 +199,7 @@ impl Gpt {
 
     /// What the output matrix reads, `[batch, time, hidden]`.
     fn hidden(&self, ids: Tensor<2, Int>, noise: &mut Noise) -> Tensor<3> {
-        let mut x = self.embed(ids, 0, noise.dropout(self.config.embedding_dropout));
+        let mut x = self.embed_from(0, ids, noise.dropout(self.config.embedding_dropout));
         for block in &self.transformer.h {
             let options = self.attention(noise.dropout(self.config.attention_dropout));
             let drop = [noise.dropout(self.config.dropout), noise.dropout(self.config.dropout)];
@@ -297,15 +298,32 @@ impl LanguageModel for Gpt {
         GptState { caches: vec![cache; self.config.num_layers], position: 0 }
     }
 
-    fn read(&self, ids: Tensor<2, Int>, state: &mut GptState) -> Tensor<3> {
-        let [_, time] = ids.dims();
-        let mut x = self.embed(ids, state.position, Dropout::NONE);
+    fn embed(&self, ids: Tensor<2, Int>, state: &GptState) -> Tensor<3> {
+        self.embed_from(state.position, ids, Dropout::NONE)
+    }
+
+    fn read_embedded(&self, mut x: Tensor<3>, state: &mut GptState) -> Tensor<3> {
+        let [_, time, _] = x.dims();
         let options = self.attention(Dropout::NONE);
         for (block, cache) in self.transformer.h.iter().zip(&mut state.caches) {
             x = block.forward(x, [Dropout::NONE; 2], |packed| cache.attend(packed, &options));
         }
         state.position += time;
         self.logits(self.transformer.ln_f.forward(x))
+    }
+
+    fn attention_maps(&self, ids: Tensor<2, Int>) -> Vec<Tensor<4>> {
+        let (hidden, options) = (self.config.hidden_size, self.attention(Dropout::NONE));
+        let mut x = self.embed_from(0, ids, Dropout::NONE);
+        let mut weights = Vec::with_capacity(self.transformer.h.len());
+        for block in &self.transformer.h {
+            x = block.forward(x, [Dropout::NONE; 2], |packed| {
+                let [query, key] = [0, 1].map(|part| packed.clone().narrow(2, part * hidden, hidden));
+                weights.push(attention_weights(query, key, None, &options));
+                self_attention(packed, None, &options)
+            });
+        }
+        weights
     }
 
     fn visit_state(&self, state: &mut GptState, file: &mut StateFile) -> Result<(), StateError> {

@@ -3,6 +3,7 @@
 //! | file                     | architecture |
 //! |--------------------------|--------------|
 //! | [`gpt`]                  | decoder-only Transformer in GPT-2's layout |
+//! | [`llama`]                | the decoder-only Transformer of today: rotary positions, grouped queries, a sliding window |
 //! | [`mamba`]                | Mamba, selective state spaces, arXiv 2312.00752 |
 //! | [`mamba2`]               | Mamba-2, state spaces with scalar decay, arXiv 2405.21060 |
 //! | [`recurrent_lm`]         | RNN, LSTM or GRU language model |
@@ -20,6 +21,7 @@ pub mod config;
 pub mod gpt;
 mod initialise;
 mod layers;
+pub mod llama;
 pub mod mamba;
 pub mod mamba2;
 mod parameters;
@@ -28,6 +30,7 @@ pub mod rnn_encoder_decoder;
 pub mod rwkv4;
 pub mod rwkv7;
 pub mod search;
+mod sparse_pattern;
 pub mod transformer;
 
 use burn::Tensor;
@@ -178,8 +181,24 @@ pub trait LanguageModel: Architecture {
     /// The state before the first token of `batch` sequences.
     fn start(&self, batch: usize) -> Self::State;
 
+    /// The vectors of the next tokens, `[batch, time]`, as the first layer reads them: `[batch, time, hidden]`.
+    fn embed(&self, ids: Tensor<2, Int>, state: &Self::State) -> Tensor<3>;
+
+    /// Feeds the next tokens' vectors, as [`LanguageModel::embed`] makes them, and returns the logits that follow each,
+    /// `[batch, time, vocab]`.
+    fn read_embedded(&self, x: Tensor<3>, state: &mut Self::State) -> Tensor<3>;
+
     /// Feeds the next tokens of each sequence, `[batch, time]`, and returns their logits, `[batch, time, vocab]`.
-    fn read(&self, ids: Tensor<2, Int>, state: &mut Self::State) -> Tensor<3>;
+    fn read(&self, ids: Tensor<2, Int>, state: &mut Self::State) -> Tensor<3> {
+        let x = self.embed(ids, state);
+        self.read_embedded(x, state)
+    }
+
+    /// How much each position of whole sequences attends to each before it: probabilities `[batch, heads, time, time]`
+    /// of every layer. None where the architecture does not attend.
+    fn attention_maps(&self, _ids: Tensor<2, Int>) -> Vec<Tensor<4>> {
+        Vec::new()
+    }
 
     /// Hands each tensor of the state of one sequence to `file`, which takes note of it or replaces it.
     ///

@@ -186,9 +186,8 @@ impl Mixer {
 }
 
 impl Mamba2 {
-    fn hidden(&self, ids: Tensor<2, Int>, state: &mut Mamba2State, noise: &mut Noise) -> Tensor<3> {
-        let options = EmbeddingOptions { scale: 1.0, positions: None, offset: 0, dropout: Dropout::NONE };
-        let mut x = embedding(self.backbone.embeddings.weight.val(), ids, options);
+    /// The vectors of tokens, `[batch, time]`, to what the output matrix reads, both `[batch, time, hidden]`.
+    fn hidden(&self, mut x: Tensor<3>, state: &mut Mamba2State, noise: &mut Noise) -> Tensor<3> {
         for (block, state) in self.backbone.layers.iter().zip(&mut state.layers) {
             let dropout = noise.dropout(self.config.dropout);
             let epilogue = Epilogue { activation: Activation::None, dropout, residual: Some(x.clone()) };
@@ -306,7 +305,8 @@ impl LanguageModel for Mamba2 {
     type State = Mamba2State;
 
     fn loss(&self, ids: Tensor<2, Int>, targets: Tensor<2, Int>, noise: &mut Noise) -> Tensor<1> {
-        let x = self.hidden(ids, &mut self.zero_state(), noise);
+        let mut state = self.zero_state();
+        let x = self.hidden(self.embed(ids, &state), &mut state, noise);
         let [batch, time, hidden] = x.dims();
         let (x, targets) = (x.reshape([batch * time, hidden]), targets.reshape([batch * time]));
         linear_cross_entropy(x, self.head(), WeightLayout::OutIn, None, targets, 0.0, Some(-1))
@@ -316,8 +316,13 @@ impl LanguageModel for Mamba2 {
         self.zero_state()
     }
 
-    fn read(&self, ids: Tensor<2, Int>, state: &mut Mamba2State) -> Tensor<3> {
-        self.logits(self.hidden(ids, state, &mut Noise::none()))
+    fn embed(&self, ids: Tensor<2, Int>, _: &Mamba2State) -> Tensor<3> {
+        let options = EmbeddingOptions { scale: 1.0, positions: None, offset: 0, dropout: Dropout::NONE };
+        embedding(self.backbone.embeddings.weight.val(), ids, options)
+    }
+
+    fn read_embedded(&self, x: Tensor<3>, state: &mut Mamba2State) -> Tensor<3> {
+        self.logits(self.hidden(x, state, &mut Noise::none()))
     }
 
     fn visit_state(&self, state: &mut Mamba2State, file: &mut StateFile) -> Result<(), StateError> {

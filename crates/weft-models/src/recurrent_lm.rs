@@ -15,7 +15,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Int};
 use serde::{Deserialize, Serialize};
 use weft_kernels::cross_entropy::linear_cross_entropy;
-use weft_kernels::dropout::dropout;
+use weft_kernels::dropout::{Dropout, dropout};
 use weft_kernels::embedding::{EmbeddingOptions, embedding};
 use weft_kernels::linear::{Epilogue, WeightLayout, linear};
 use weft_kernels::recurrent::RecurrentState;
@@ -88,10 +88,14 @@ pub struct RecurrentLmState {
 }
 
 impl RecurrentLm {
-    fn hidden(&self, ids: Tensor<2, Int>, state: &mut RecurrentLmState, noise: &mut Noise) -> Tensor<3> {
+    fn embed_with(&self, ids: Tensor<2, Int>, dropout: Dropout) -> Tensor<3> {
+        let options = EmbeddingOptions { scale: 1.0, positions: None, offset: 0, dropout };
+        embedding(self.embed_tokens.weight.val(), ids, options)
+    }
+
+    /// The vectors of tokens, `[batch, time, embedding]`, to what the output matrix reads, `[batch, time, hidden]`.
+    fn hidden(&self, mut x: Tensor<3>, state: &mut RecurrentLmState, noise: &mut Noise) -> Tensor<3> {
         let probability = self.config.dropout;
-        let options = EmbeddingOptions { scale: 1.0, positions: None, offset: 0, dropout: noise.dropout(probability) };
-        let mut x = embedding(self.embed_tokens.weight.val(), ids, options);
         for (layer, state) in self.rnn.iter().zip(&mut state.layers) {
             let (outputs, last) = layer.forward(self.config.cell.cell(), x, state.take(), None, false);
             *state = Some(last);
@@ -178,7 +182,8 @@ impl LanguageModel for RecurrentLm {
     type State = RecurrentLmState;
 
     fn loss(&self, ids: Tensor<2, Int>, targets: Tensor<2, Int>, noise: &mut Noise) -> Tensor<1> {
-        let x = self.hidden(ids, &mut self.zero_state(), noise);
+        let x = self.embed_with(ids, noise.dropout(self.config.dropout));
+        let x = self.hidden(x, &mut self.zero_state(), noise);
         let [batch, time, hidden] = x.dims();
         let (x, targets) = (x.reshape([batch * time, hidden]), targets.reshape([batch * time]));
         let bias = Some(self.lm_head.bias.val());
@@ -189,8 +194,12 @@ impl LanguageModel for RecurrentLm {
         self.zero_state()
     }
 
-    fn read(&self, ids: Tensor<2, Int>, state: &mut RecurrentLmState) -> Tensor<3> {
-        self.logits(self.hidden(ids, state, &mut Noise::none()))
+    fn embed(&self, ids: Tensor<2, Int>, _: &RecurrentLmState) -> Tensor<3> {
+        self.embed_with(ids, Dropout::NONE)
+    }
+
+    fn read_embedded(&self, x: Tensor<3>, state: &mut RecurrentLmState) -> Tensor<3> {
+        self.logits(self.hidden(x, state, &mut Noise::none()))
     }
 
     fn visit_state(&self, state: &mut RecurrentLmState, file: &mut StateFile) -> Result<(), StateError> {

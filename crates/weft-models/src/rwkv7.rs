@@ -316,9 +316,8 @@ impl Block {
 }
 
 impl Rwkv7 {
-    fn hidden(&self, ids: Tensor<2, Int>, state: &mut Rwkv7State, noise: &mut Noise) -> Tensor<3> {
-        let options = EmbeddingOptions { scale: 1.0, positions: None, offset: 0, dropout: Dropout::NONE };
-        let mut x = embedding(self.emb.weight.val(), ids, options);
+    /// The vectors of tokens, `[batch, time]`, to what the output matrix reads, both `[batch, time, hidden]`.
+    fn hidden(&self, mut x: Tensor<3>, state: &mut Rwkv7State, noise: &mut Noise) -> Tensor<3> {
         let mut first_values = None;
         for (block, state) in self.blocks.iter().zip(&mut state.layers) {
             let dropout = [noise.dropout(self.config.dropout), noise.dropout(self.config.dropout)];
@@ -471,7 +470,8 @@ impl LanguageModel for Rwkv7 {
     type State = Rwkv7State;
 
     fn loss(&self, ids: Tensor<2, Int>, targets: Tensor<2, Int>, noise: &mut Noise) -> Tensor<1> {
-        let x = self.hidden(ids, &mut self.zero_state(), noise);
+        let mut state = self.zero_state();
+        let x = self.hidden(self.embed(ids, &state), &mut state, noise);
         let [batch, time, hidden] = x.dims();
         let (x, targets) = (x.reshape([batch * time, hidden]), targets.reshape([batch * time]));
         linear_cross_entropy(x, self.head.weight.val(), WeightLayout::OutIn, None, targets, 0.0, Some(-1))
@@ -481,8 +481,13 @@ impl LanguageModel for Rwkv7 {
         self.zero_state()
     }
 
-    fn read(&self, ids: Tensor<2, Int>, state: &mut Rwkv7State) -> Tensor<3> {
-        self.head.forward(self.hidden(ids, state, &mut Noise::none()))
+    fn embed(&self, ids: Tensor<2, Int>, _: &Rwkv7State) -> Tensor<3> {
+        let options = EmbeddingOptions { scale: 1.0, positions: None, offset: 0, dropout: Dropout::NONE };
+        embedding(self.emb.weight.val(), ids, options)
+    }
+
+    fn read_embedded(&self, x: Tensor<3>, state: &mut Rwkv7State) -> Tensor<3> {
+        self.head.forward(self.hidden(x, state, &mut Noise::none()))
     }
 
     fn visit_state(&self, state: &mut Rwkv7State, file: &mut StateFile) -> Result<(), StateError> {

@@ -5,13 +5,14 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, TensorData};
 use weft_decode::{BeamConfig, Sampler, SamplingConfig};
 use weft_models::gpt::{Gpt, GptConfig};
+use weft_models::llama::{Llama, LlamaConfig};
 use weft_models::mamba::{Mamba, MambaConfig};
 use weft_models::mamba2::{Mamba2, Mamba2Config};
 use weft_models::recurrent_lm::{RecurrentLm, RecurrentLmConfig};
 use weft_models::rnn_encoder_decoder::{AttentionKind, RnnEncoderDecoder, RnnEncoderDecoderConfig};
 use weft_models::rwkv4::{Rwkv4, Rwkv4Config};
 use weft_models::rwkv7::{Rwkv7, Rwkv7Config};
-use weft_models::search::{Generation, Session, generate, translate};
+use weft_models::search::{Generation, Session, generate, stream_loss, translate};
 use weft_models::transformer::{Transformer, TransformerConfig};
 use weft_models::{Architecture, CellKind, LanguageModel, Noise, Sequences, Translator, named_gradients};
 
@@ -98,6 +99,7 @@ fn weights_laid_out_for_decoding_change_no_bit() {
         same_steps(Mamba::new(&config, 3, &device));
         let config = Rwkv4Config { tie_word_embeddings, ..small_rwkv4() };
         same_steps(awake(Rwkv4::new(&config, 3, &device)));
+        same_steps(Llama::new(&LlamaConfig { tie_word_embeddings, ..small_llama(Some(5), None) }, 3, &device));
         same_steps(Mamba2::new(&Mamba2Config { tie_word_embeddings, ..small_mamba2() }, 3, &device));
     }
     same_steps(rwkv7(&device));
@@ -140,12 +142,65 @@ fn a_sequence_at_once_equals_its_parts_and_its_steps() {
     sequence_equals_parts_and_steps(awake(Rwkv4::new(&small_rwkv4(), 3, &device)));
     sequence_equals_parts_and_steps(Mamba2::new(&small_mamba2(), 3, &device));
     sequence_equals_parts_and_steps(rwkv7(&device));
+    for (window, pattern) in
+        [(None, None), (Some(7), None), (Some(40), Some("fixed:8:3:1")), (None, Some("strided:16:2"))]
+    {
+        sequence_equals_parts_and_steps(Llama::new(&small_llama(window, pattern), 3, &device));
+    }
     let lstm = RecurrentLmConfig { vocab_size: 50, hidden_size: 20, embedding_size: 20, ..Default::default() };
     sequence_equals_parts_and_steps(RecurrentLm::new(&lstm, 3, &device));
 }
 
+#[test]
+fn a_text_in_pieces_costs_what_it_costs_at_once() {
+    let device = Device::flex();
+    let gpt = GptConfig { vocab_size: 50, hidden_size: 24, num_heads: 3, num_layers: 2, ..GptConfig::default() };
+    pieces_equal_one_forward(Gpt::new(&gpt, 3, &device));
+    let mamba = MambaConfig { vocab_size: 50, hidden_size: 24, num_layers: 2, ..MambaConfig::default() };
+    pieces_equal_one_forward(Mamba::new(&mamba, 3, &device));
+    pieces_equal_one_forward(awake(Rwkv4::new(&small_rwkv4(), 3, &device)));
+    pieces_equal_one_forward(Mamba2::new(&small_mamba2(), 3, &device));
+    pieces_equal_one_forward(rwkv7(&device));
+    for cell in [CellKind::Rnn, CellKind::Lstm, CellKind::Gru] {
+        let config =
+            RecurrentLmConfig { cell, vocab_size: 50, hidden_size: 20, embedding_size: 20, ..Default::default() };
+        pieces_equal_one_forward(RecurrentLm::new(&config, 3, &device));
+    }
+}
+
+fn pieces_equal_one_forward<M: LanguageModel>(model: M) {
+    let tokens: Vec<u32> = (0..700).map(|i| (i * 7 + i / 9) % 50).collect();
+    let ids = |tokens: &[u32]| Sequences::new(&[tokens], 0, &Device::flex()).ids;
+    let whole = values(model.loss(ids(&tokens[..699]), ids(&tokens[1..]), &mut Noise::none()))[0];
+    for piece in [1, 64, 256, 699, 5000] {
+        let mut seen = Vec::new();
+        let found = stream_loss(&model, &tokens, piece, |count| seen.push(count));
+        assert!((found / f64::from(whole) - 1.0).abs() < 1e-5, "pieces of {piece}: {found}, at once {whole}");
+        assert!(seen.len() == 699usize.div_ceil(piece) && seen.last() == Some(&699), "{seen:?}");
+    }
+    let none = [&[][..], &[1]].map(|tokens| stream_loss(&model, tokens, 8, |_| ()));
+    assert_eq!(none, [0.0; 2]);
+}
+
 fn small_rwkv4() -> Rwkv4Config {
     Rwkv4Config { vocab_size: 50, hidden_size: 24, num_layers: 2, ..Rwkv4Config::default() }
+}
+
+/// With weights wide enough that attention is not flat.
+fn small_llama(sliding_window: Option<usize>, pattern: Option<&str>) -> LlamaConfig {
+    LlamaConfig {
+        vocab_size: 50,
+        max_positions: 1024,
+        hidden_size: 24,
+        intermediate_size: 40,
+        num_layers: 2,
+        num_heads: 6,
+        num_kv_heads: 2,
+        sliding_window,
+        attention_pattern: pattern.map(|pattern| pattern.parse().expect("a pattern")),
+        initializer_range: 0.2,
+        ..LlamaConfig::default()
+    }
 }
 
 /// Every matrix a little changed: one that starts at zero hides what it multiplies.
@@ -222,6 +277,11 @@ fn a_text_goes_on_from_its_state_file() {
     goes_on(Mamba::new(&mamba, 3, &device), Mamba::new(&MambaConfig { state_size: 8, ..mamba }, 3, &device));
     let mamba2 = Mamba2Config { state_size: small_mamba2().state_size + 1, ..small_mamba2() };
     goes_on(Mamba2::new(&small_mamba2(), 3, &device), Mamba2::new(&mamba2, 3, &device));
+    for window in [None, Some(4)] {
+        let llama = small_llama(window, None);
+        let other = LlamaConfig { num_kv_heads: 3, ..llama.clone() };
+        goes_on(Llama::new(&llama, 3, &device), Llama::new(&other, 3, &device));
+    }
     goes_on(rwkv7(&device), Rwkv7::new(&Rwkv7Config { hidden_size: 32, ..small_rwkv7() }, 3, &device));
     let rwkv4 = Rwkv4Config { hidden_size: 30, ..small_rwkv4() };
     goes_on(awake(Rwkv4::new(&small_rwkv4(), 3, &device)), Rwkv4::new(&rwkv4, 3, &device));

@@ -5,6 +5,7 @@ mod support;
 
 use support::{check_language_model, check_translator};
 use weft_models::gpt::Gpt;
+use weft_models::llama::Llama;
 use weft_models::mamba::Mamba;
 use weft_models::mamba2::Mamba2;
 use weft_models::recurrent_lm::RecurrentLm;
@@ -31,6 +32,11 @@ fn rwkv4_equals_transformers_rwkv() {
 #[test]
 fn mamba2_equals_transformers_mamba2() {
     check_language_model::<Mamba2>("mamba2");
+}
+
+#[test]
+fn llama_equals_transformers() {
+    check_language_model::<Llama>("llama");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Loss curves and attention maps as SVG, PNG and terminal drawings.
+//! Curves and attention maps as SVG, PNG and terminal drawings.
 //!
 //! Plain functions from plain structs to text. The SVG is written here, letter by letter; [`png`] draws it with fonts
 //! that travel with the crate, and [`write()`] chooses by the file's extension.
@@ -20,6 +20,7 @@
 mod alignment;
 mod error;
 mod font;
+mod heads;
 mod line_chart;
 mod raster;
 mod svg;
@@ -29,6 +30,7 @@ mod ticks;
 pub use alignment::{Alignment, alignment};
 pub use error::PlotError;
 pub use font::missing_letters;
+pub use heads::{HeadMaps, head_maps};
 pub use line_chart::{LineChart, Mark, Panel, Scale, Series, Stroke, XUnit, line_chart};
 pub use raster::{PictureKind, png, write};
 pub use terminal::{Colour, TextOptions, alignment_text, sparkline};

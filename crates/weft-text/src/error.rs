@@ -243,6 +243,12 @@ pub enum TextError {
         #[source]
         source: Cause,
     },
+    /// A character of the recall tasks that a tokenizer does not write as one token.
+    #[error("the tokenizer has no token of its own for `{character}`, which the recall tasks write")]
+    NotOneToken {
+        /// The character.
+        character: char,
+    },
     /// A setting of the batches makes no sense.
     #[error("{field} is {found}, wanted {wanted}")]
     Setting {
@@ -310,6 +316,9 @@ impl TextError {
             }
             Self::TokenizerFile { .. } => "a tokenizer is a tokenizer.json as the `tokenizers` library saves it",
             Self::MissingSpecialToken { .. } => "add the token to the tokenizer's `added_tokens`",
+            Self::NotOneToken { .. } => {
+                "choose a model with a token for every letter and digit, as the tokenizers `characters` and `byte-bpe` have"
+            }
             Self::TextTooShort { .. } => "give more text, or a shorter window",
             Self::Tmx { .. }
             | Self::NoTrainingText

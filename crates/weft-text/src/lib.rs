@@ -31,6 +31,7 @@ mod corpus;
 mod dataset;
 mod error;
 mod random;
+mod recall;
 mod tokenizer;
 
 pub use batches::{
@@ -44,4 +45,5 @@ pub use corpus::{
 pub use dataset::{ParallelDataset, TextDataset, TokenSequences};
 pub use error::{Cause, PathList, TextError};
 pub use random::CounterRng;
+pub use recall::{RecallKind, RecallQuestion, RecallTask, RecallText, RecallTokens};
 pub use tokenizer::{SpecialTokens, TextStream, Tokenizer, TokenizerKind};

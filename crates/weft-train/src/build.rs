@@ -1,6 +1,7 @@
 //! From a run's configuration to a model's.
 
 use weft_models::gpt::{Gpt, GptConfig};
+use weft_models::llama::{Llama, LlamaConfig};
 use weft_models::mamba::{Mamba, MambaConfig};
 use weft_models::mamba2::{Mamba2, Mamba2Config};
 use weft_models::recurrent_lm::{RecurrentLm, RecurrentLmConfig};
@@ -105,10 +106,38 @@ impl Buildable for Gpt {
             dropout: model.dropout,
             embedding_dropout: model.dropout,
             attention_dropout: model.attention_dropout.unwrap_or(model.dropout),
+            initializer_range: model.initializer_range.unwrap_or(GptConfig::default().initializer_range),
             tie_word_embeddings: model.tie_embeddings.unwrap_or(true),
             bos_token_id: Some(target.bos_id()),
             eos_token_id: Some(target.eos_id()),
             ..GptConfig::default()
+        }
+    }
+}
+
+impl Buildable for Llama {
+    fn model_config(config: &RunConfig, target: &Tokenizer, _: &Tokenizer) -> LlamaConfig {
+        let model = &config.model;
+        let defaults = LlamaConfig::default();
+        let heads = model.num_heads.unwrap_or(1);
+        LlamaConfig {
+            vocab_size: target.vocab_size(),
+            max_positions: model.max_positions.or(config.training.window).unwrap_or(256),
+            hidden_size: model.hidden_size,
+            intermediate_size: model.intermediate_size.unwrap_or(4 * model.hidden_size),
+            num_layers: model.num_layers,
+            num_heads: heads,
+            num_kv_heads: model.num_kv_heads.unwrap_or(heads),
+            rope_theta: model.rope_theta.unwrap_or(defaults.rope_theta),
+            sliding_window: model.sliding_window,
+            attention_pattern: model.attention_pattern,
+            dropout: model.dropout,
+            attention_dropout: model.attention_dropout.unwrap_or(model.dropout),
+            initializer_range: model.initializer_range.unwrap_or(defaults.initializer_range),
+            tie_word_embeddings: model.tie_embeddings.unwrap_or(true),
+            bos_token_id: Some(target.bos_id()),
+            eos_token_id: Some(target.eos_id()),
+            ..defaults
         }
     }
 }

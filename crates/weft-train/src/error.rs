@@ -84,6 +84,24 @@ pub enum TrainError {
         /// The architecture.
         architecture: &'static str,
     },
+    /// A setting that has no meaning where a task makes the texts.
+    #[error("{origin}: `{key}` is set, but `data.task` makes the texts")]
+    NotOfTask {
+        /// Where it stands.
+        origin: Origin,
+        /// The key.
+        key: String,
+    },
+    /// A distance between a pair and its question that a model cannot be asked at.
+    #[error("a question {distance} tokens after its pair needs {needed} tokens, but the model reads at most {limit}")]
+    Distance {
+        /// The distance.
+        distance: usize,
+        /// Tokens of the text that asks.
+        needed: usize,
+        /// The model's positions.
+        limit: usize,
+    },
     /// A setting without which there is no run.
     #[error("`{key}` is not set: {what}")]
     MissingSetting {
@@ -272,6 +290,8 @@ impl TrainError {
                 "write the old values back, or start a new run; steps, epochs, minutes and patience may change, by flags"
                     .into(),
             ),
+            Self::NotOfTask { .. } => Some("leave it out, or leave the task out".into()),
+            Self::Distance { .. } => Some("ask at smaller distances, or train with a longer training.window".into()),
             Self::TooLittle { remedy, .. } => Some(remedy.clone()),
             Self::RunExists { .. } => Some("resume it, or choose another folder".into()),
             Self::NoRun { .. } => Some("name the folder that was the output of a training run".into()),

@@ -49,6 +49,7 @@ mod measure;
 mod metrics;
 mod optimizer;
 mod prepare;
+mod recall;
 mod run;
 mod schedule;
 mod task;
@@ -64,11 +65,17 @@ pub use config::{
 pub use dial::{Derived, Facts, derive};
 pub use error::TrainError;
 pub use event::{Event, Outcome, Progress};
-pub use measure::{GenerationSpeed, TrainingSpeed, measure_speed};
+pub use measure::{
+    ATTENTION_WINDOW, AttentionCost, GenerationSpeed, GradientReach, MemoryMeter, TrainingSpeed, gradient_norms,
+    measure_attention, measure_gradients, measure_speed,
+};
 pub use metrics::{Record, TrainingRecord, ValidationRecord, draw_curve, read_metrics};
 pub use optimizer::{GradientSum, Optimizer, OptimizerSettings};
 pub use prepare::{TextData, TranslationData, survey};
+pub use recall::{RecallAccuracy, recall_accuracy};
 pub use run::Run;
 pub use schedule::{Schedule, ScheduleKind};
-pub use task::{LanguageModelling, SOURCE_TOKENIZER_FILE, TOKENIZER_FILE, Task, Translated, Translating, Translations};
+pub use task::{
+    LanguageModelling, Recalling, SOURCE_TOKENIZER_FILE, TOKENIZER_FILE, Task, Translated, Translating, Translations,
+};
 pub use trainer::{Observer, Trainer};

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
 use weft_text::{
-    ParallelCorpus, ParallelDataset, ParallelFiles, SkipReport, TextCorpus, TextDataset, TextError, TokenSequences,
-    Tokenizer, hexadecimal,
+    ParallelCorpus, ParallelDataset, ParallelFiles, RecallKind, RecallTask, SkipReport, TextCorpus, TextDataset,
+    TextError, TokenSequences, Tokenizer, hexadecimal,
 };
 
 use crate::config::{ArchitectureKind, DataConfig, Overrides, RunConfig, TokenizerConfig};
@@ -46,11 +46,14 @@ pub struct TextData {
     pub validation_hash: String,
 }
 
-/// Counts the training data that overrides name.
+/// Counts the training data that overrides name; a task's texts have no end.
 ///
 /// # Errors
 /// No training data, or files that cannot be read.
 pub fn survey(overrides: &Overrides) -> Result<Facts, TrainError> {
+    if overrides.get::<RecallKind>("data.task")?.is_some() {
+        return Ok(Facts { examples: 0, bytes: 0, characters: Some(RecallTask::ALPHABET.len()) });
+    }
     let architecture = overrides.get("model.architecture")?.unwrap_or(ArchitectureKind::Transformer);
     let train: Vec<PathBuf> = overrides.get("data.train")?.unwrap_or_default();
     if train.is_empty() {

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use burn::tensor::Device;
 use weft_models::gpt::Gpt;
+use weft_models::llama::Llama;
 use weft_models::mamba::Mamba;
 use weft_models::mamba2::Mamba2;
 use weft_models::recurrent_lm::RecurrentLm;
@@ -17,13 +18,13 @@ use weft_text::{SkipReport, Tokenizer};
 
 use crate::build::Buildable;
 use crate::checkpoint::{RunFolder, RunState, STATE_FILE};
-use crate::config::{ArchitectureKind, Overrides, RunConfig};
+use crate::config::{ArchitectureKind, Origin, Overrides, RunConfig};
 use crate::dial::check_budget;
 use crate::error::TrainError;
 use crate::event::Outcome;
 use crate::metrics::Record;
 use crate::prepare::{TextData, TranslationData};
-use crate::task::{LanguageModelling, SOURCE_TOKENIZER_FILE, TOKENIZER_FILE, Task, Translating};
+use crate::task::{LanguageModelling, Recalling, SOURCE_TOKENIZER_FILE, TOKENIZER_FILE, Task, Translating};
 use crate::trainer::{Observer, Trainer};
 
 /// A run of an architecture that is known only at run time.
@@ -74,18 +75,22 @@ impl<M: Architecture + Send> AnyTrainer for Trainer<M> {
     }
 }
 
-/// Data for either kind of task.
+/// What a run learns from, read or made.
 enum Data {
     Translation(Box<TranslationData>),
     Text(Box<TextData>),
+    Recall(Box<Recalling>),
 }
 
 impl Data {
     fn prepare(config: &RunConfig, given: Option<(Tokenizer, Tokenizer)>) -> Result<Self, TrainError> {
-        Ok(if config.model.architecture.is_translator() {
+        let given_target = || given.as_ref().map(|(_, target)| target.clone());
+        Ok(if let Some(task) = config.recall_task() {
+            Self::Recall(Box::new(Recalling::new(config, task, given_target())?))
+        } else if config.model.architecture.is_translator() {
             Self::Translation(Box::new(TranslationData::prepare(config, given)?))
         } else {
-            Self::Text(Box::new(TextData::prepare(config, given.map(|(_, target)| target))?))
+            Self::Text(Box::new(TextData::prepare(config, given_target())?))
         })
     }
 
@@ -93,6 +98,7 @@ impl Data {
         match self {
             Self::Translation(data) => [data.train.skipped.clone(), data.validation.skipped.clone()],
             Self::Text(data) => [data.skipped.clone(), SkipReport::default()],
+            Self::Recall(_) => [SkipReport::default(), SkipReport::default()],
         }
     }
 
@@ -100,6 +106,7 @@ impl Data {
         match self {
             Self::Translation(data) => [data.source_tokenizer.vocab_size(), data.target_tokenizer.vocab_size()],
             Self::Text(data) => [data.tokenizer.vocab_size(); 2],
+            Self::Recall(task) => [task.tokenizer().vocab_size(); 2],
         }
     }
 }
@@ -143,18 +150,16 @@ impl Run {
 
     fn build(config: RunConfig, data: Data, begin: Begin<'_>) -> Result<Self, TrainError> {
         let (skipped, vocab_sizes) = (data.skipped(), data.vocab_sizes());
-        let trainer = match (config.model.architecture, data) {
-            (ArchitectureKind::Transformer, Data::Translation(data)) => translator::<Transformer>(config, *data, begin),
-            (ArchitectureKind::RnnEncoderDecoder, Data::Translation(data)) => {
-                translator::<RnnEncoderDecoder>(config, *data, begin)
-            }
-            (ArchitectureKind::RecurrentLm, Data::Text(data)) => language_model::<RecurrentLm>(config, *data, begin),
-            (ArchitectureKind::Mamba, Data::Text(data)) => language_model::<Mamba>(config, *data, begin),
-            (ArchitectureKind::Rwkv4, Data::Text(data)) => language_model::<Rwkv4>(config, *data, begin),
-            (ArchitectureKind::Mamba2, Data::Text(data)) => language_model::<Mamba2>(config, *data, begin),
-            (ArchitectureKind::Rwkv7, Data::Text(data)) => language_model::<Rwkv7>(config, *data, begin),
-            (_, Data::Text(data)) => language_model::<Gpt>(config, *data, begin),
-            (_, Data::Translation(_)) => unreachable!("language models are given text"),
+        let trainer = match config.model.architecture {
+            ArchitectureKind::Transformer => translator::<Transformer>(config, data, begin),
+            ArchitectureKind::RnnEncoderDecoder => translator::<RnnEncoderDecoder>(config, data, begin),
+            ArchitectureKind::Gpt => language_model::<Gpt>(config, data, begin),
+            ArchitectureKind::RecurrentLm => language_model::<RecurrentLm>(config, data, begin),
+            ArchitectureKind::Llama => language_model::<Llama>(config, data, begin),
+            ArchitectureKind::Mamba => language_model::<Mamba>(config, data, begin),
+            ArchitectureKind::Rwkv4 => language_model::<Rwkv4>(config, data, begin),
+            ArchitectureKind::Mamba2 => language_model::<Mamba2>(config, data, begin),
+            ArchitectureKind::Rwkv7 => language_model::<Rwkv7>(config, data, begin),
         }?;
         Ok(Self { trainer, skipped, vocab_sizes })
     }
@@ -219,20 +224,31 @@ enum Begin<'a> {
 
 fn translator<M: Translator + Buildable + Send + 'static>(
     config: RunConfig,
-    data: TranslationData,
+    data: Data,
     begin: Begin<'_>,
 ) -> Result<Box<dyn AnyTrainer>, TrainError> {
-    let task = Box::new(Translating::new(&config, data));
+    let Data::Translation(data) = data else { return Err(task_of_no_translator(&config)) };
+    let task = Box::new(Translating::new(&config, *data));
     trainer::<M>(config, task, begin)
 }
 
 fn language_model<M: LanguageModel + Buildable + Send + 'static>(
     config: RunConfig,
-    data: TextData,
+    data: Data,
     begin: Begin<'_>,
 ) -> Result<Box<dyn AnyTrainer>, TrainError> {
-    let task = Box::new(LanguageModelling::new(&config, data));
+    let task: Box<dyn Task<M>> = match data {
+        Data::Text(data) => Box::new(LanguageModelling::new(&config, *data)),
+        Data::Recall(task) => task,
+        Data::Translation(_) => unreachable!("language models are given text"),
+    };
     trainer::<M>(config, task, begin)
+}
+
+/// A configuration that was not derived may ask a translator for what only language models do.
+fn task_of_no_translator(config: &RunConfig) -> TrainError {
+    let (origin, key) = (Origin::Flag(RunConfig::FILE.to_owned()), "data.task".to_owned());
+    TrainError::NotApplicable { origin, key, architecture: config.model.architecture.name() }
 }
 
 fn trainer<M: Buildable + Send + 'static>(

@@ -10,6 +10,7 @@ use burn::Tensor;
 use burn::tensor::{Device, Int, TensorData};
 use safetensors::SafeTensors;
 use weft_models::gpt::Gpt;
+use weft_models::llama::Llama;
 use weft_models::mamba::Mamba;
 use weft_models::mamba2::Mamba2;
 use weft_models::recurrent_lm::RecurrentLm;
@@ -135,6 +136,11 @@ fn rwkv4_trains_as_recorded() {
 #[test]
 fn mamba2_trains_as_recorded() {
     check_language_model::<Mamba2>("mamba2");
+}
+
+#[test]
+fn llama_trains_as_recorded() {
+    check_language_model::<Llama>("llama");
 }
 
 #[test]

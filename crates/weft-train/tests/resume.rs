@@ -12,7 +12,7 @@ use safetensors::tensor::TensorView;
 use sha2::{Digest, Sha256};
 use support::{
     alphabet_text, capitals_corpus, config, finish, is_language_model, resume, resume_with, reversal_corpus, start,
-    trace,
+    task_config, trace,
 };
 use weft_train::{Event, Outcome, Overrides, RunConfig, TrainError, TrainingConfig};
 
@@ -77,12 +77,26 @@ fn a_killed_translator_with_two_vocabularies_goes_on_bit_for_bit() {
 
 #[test]
 fn killed_language_models_go_on_bit_for_bit() {
-    for architecture in ["gpt", "recurrent_lm", "mamba", "rwkv4", "mamba2", "rwkv7"] {
+    for architecture in ["gpt", "llama", "recurrent_lm", "mamba", "rwkv4", "mamba2", "rwkv7"] {
         let folder = tempfile::tempdir().unwrap();
         let train = alphabet_text(folder.path(), "train.txt", 40, 1);
         let validation = alphabet_text(folder.path(), "validation.txt", 10, 2);
         let config = config(architecture, &train, &validation, &[("training.accumulate", "3")]);
         check_kills(&config, folder.path(), &[6, 11]);
+    }
+}
+
+#[test]
+fn killed_runs_of_a_task_go_on_bit_for_bit() {
+    let three = [("data.pairs", "3"), ("training.accumulate", "3"), ("model.dropout", "0.1")];
+    for config in [task_config("gpt", "recall", &three), task_config("rwkv7", "needle", &[])] {
+        let folder = tempfile::tempdir().unwrap();
+        check_kills(&config, folder.path(), &[3, 6]);
+        let whole = trace(&folder.path().join("whole"));
+        assert_eq!(whole.iter().filter(|line| line.contains("\"accuracy\"")).count(), 3, "{whole:#?}");
+        let written: RunConfig =
+            toml::from_str(&std::fs::read_to_string(folder.path().join("whole/config.toml")).unwrap()).unwrap();
+        assert_eq!(written.recall_task(), config.recall_task());
     }
 }
 
@@ -246,7 +260,7 @@ fn every_kind_of_model_can_be_resumed() {
     let folder = tempfile::tempdir().unwrap();
     let pairs = reversal_corpus(folder.path(), "train.tsv", 40, 1);
     let text = alphabet_text(folder.path(), "train.txt", 20, 1);
-    let cases: [(&str, &[(&str, &str)]); 11] = [
+    let cases: [(&str, &[(&str, &str)]); 12] = [
         ("transformer", &[("model.normalize_before", "true"), ("model.tie_embeddings", "false")]),
         ("rnn_encoder_decoder", &[("model.bidirectional", "false"), ("model.cell", "lstm")]),
         ("rnn_encoder_decoder", &[("model.attention", "none"), ("model.cell", "gru")]),
@@ -258,6 +272,7 @@ fn every_kind_of_model_can_be_resumed() {
         ("recurrent_lm", &[("model.cell", "lstm"), ("model.num_layers", "2")]),
         ("recurrent_lm", &[("model.embedding_size", "16"), ("model.tie_embeddings", "false")]),
         ("rwkv7", &[("model.num_heads", "2"), ("model.num_layers", "2")]),
+        ("llama", &[("model.sliding_window", "5"), ("model.attention_pattern", "strided:4:2")]),
     ];
     for (index, (architecture, more)) in cases.into_iter().enumerate() {
         let data = if is_language_model(architecture) { &text } else { &pairs };

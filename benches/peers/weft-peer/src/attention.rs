@@ -7,7 +7,6 @@ use burn::Tensor;
 use burn::tensor::Device;
 use serde::Deserialize;
 use weft_kernels::attention::{AttentionOptions, self_attention};
-use weft_kernels::dropout::Dropout;
 use weft_kernels::squared_norm;
 use weft_models::checkpoint::CONFIG_FILE;
 
@@ -32,7 +31,7 @@ pub(crate) fn load(folder: &Path, batches: &[Batch]) -> anyhow::Result<Steps> {
     ensure!(config.model_type == MODEL_TYPE, "`model_type` is {}, not {MODEL_TYPE}", config.model_type);
     let (hidden, num_heads) = (config.hidden_size, config.num_heads);
     ensure!(num_heads > 0 && hidden.is_multiple_of(num_heads), "{num_heads} heads do not divide {hidden} columns");
-    let options = AttentionOptions { num_heads, causal: true, dropout: Dropout::NONE };
+    let options = AttentionOptions::causal(num_heads);
     let mut on_device = Vec::with_capacity(batches.len());
     for batch in batches {
         let inputs = batch.floats("inputs", 3 * hidden, &device)?.require_grad();

@@ -4,7 +4,7 @@
 mod attention;
 mod batches;
 mod checkpoint;
-mod gpt;
+mod language_model;
 mod options;
 mod protocol;
 mod recurrent;
@@ -19,6 +19,10 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use weft_kernels::Level;
+use weft_models::gpt::Gpt;
+use weft_models::mamba::Mamba;
+use weft_models::mamba2::Mamba2;
+use weft_models::rwkv7::Rwkv7;
 
 use protocol::{Answer, Request, Work};
 
@@ -46,6 +50,12 @@ struct Arguments {
 enum Kind {
     /// Training steps of a GPT.
     Gpt,
+    /// Training steps of Mamba.
+    Mamba,
+    /// Training steps of Mamba-2.
+    Mamba2,
+    /// Training steps of RWKV-7.
+    Rwkv7,
     /// Training steps of an encoder-decoder Transformer.
     Transformer,
     /// Forward and backward through one recurrent layer.
@@ -91,7 +101,27 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
 fn load(kind: Kind, checkpoint: &Path, batches: &Path, options: &Path) -> anyhow::Result<Work> {
     let batches = batches::read(batches)?;
     match kind {
-        Kind::Gpt => Ok(Work::Steps(gpt::load(checkpoint, &batches, &options::read(options)?)?)),
+        Kind::Gpt | Kind::Mamba | Kind::Mamba2 | Kind::Rwkv7 => {
+            let options = options::read(options)?;
+            Ok(Work::Steps(match kind {
+                Kind::Mamba => language_model::load::<Mamba>(checkpoint, &batches, &options, |config, dropout| {
+                    config.dropout = dropout;
+                    [config.vocab_size, usize::MAX]
+                }),
+                Kind::Mamba2 => language_model::load::<Mamba2>(checkpoint, &batches, &options, |config, dropout| {
+                    config.dropout = dropout;
+                    [config.vocab_size, usize::MAX]
+                }),
+                Kind::Rwkv7 => language_model::load::<Rwkv7>(checkpoint, &batches, &options, |config, dropout| {
+                    config.dropout = dropout;
+                    [config.vocab_size, usize::MAX]
+                }),
+                _ => language_model::load::<Gpt>(checkpoint, &batches, &options, |config, dropout| {
+                    (config.dropout, config.embedding_dropout) = (dropout, dropout);
+                    [config.vocab_size, config.max_positions]
+                }),
+            }?))
+        }
         Kind::Transformer => Ok(Work::Steps(transformer::load(checkpoint, &batches, &options::read(options)?)?)),
         Kind::Recurrent => Ok(Work::Steps(recurrent::load(checkpoint, &batches)?)),
         Kind::Attention => Ok(Work::Steps(attention::load(checkpoint, &batches)?)),

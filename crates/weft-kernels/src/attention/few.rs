@@ -26,9 +26,9 @@ pub(super) fn scores<S: Simd>(simd: S, q: &[f32], k: &[f32], stride: usize, scor
     }
 }
 
-/// `sums = sum over j of weights[j] * v[j]`.
+/// `sums += sum over j of weights[j] * v[j]`.
 #[inline(always)]
-pub(super) fn sums<S: Simd>(simd: S, weights: &[f32], v: &[f32], stride: usize, sums: &mut [f32]) {
+pub(super) fn add_sums<S: Simd>(simd: S, weights: &[f32], v: &[f32], stride: usize, sums: &mut [f32]) {
     let mut start = 0;
     while start < sums.len() {
         let vectors = (sums.len() - start) / S::F32_LANES;
@@ -42,7 +42,7 @@ pub(super) fn sums<S: Simd>(simd: S, weights: &[f32], v: &[f32], stride: usize, 
     }
 }
 
-/// [`sums`] for the first `VECTORS` vectors of columns, or for what is left if that is less than a vector.
+/// [`add_sums`] for the first `VECTORS` vectors of columns, or for what is left if that is less than a vector.
 /// Returns how many columns that was.
 #[inline(always)]
 fn columns<S: Simd, const VECTORS: usize>(
@@ -63,8 +63,8 @@ fn columns<S: Simd, const VECTORS: usize>(
                 *chain = simd.mul_add_f32s(weight, v, *chain);
             }
         }
-        for (sums, chain) in sums.chunks_exact_mut(lanes).zip(chains) {
-            simd.partial_store_f32s(sums, chain);
+        for (sums, chain) in S::as_mut_simd_f32s(sums).0.iter_mut().zip(chains) {
+            *sums = simd.add_f32s(*sums, chain);
         }
     } else {
         let mut chain = chains[0];
@@ -72,7 +72,8 @@ fn columns<S: Simd, const VECTORS: usize>(
             let v = simd.partial_load_f32s(&v[j * stride..][..width]);
             chain = simd.mul_add_f32s(simd.splat_f32s(weight), v, chain);
         }
-        simd.partial_store_f32s(&mut sums[..width], chain);
+        let before = simd.partial_load_f32s(&sums[..width]);
+        simd.partial_store_f32s(&mut sums[..width], simd.add_f32s(before, chain));
     }
     width
 }

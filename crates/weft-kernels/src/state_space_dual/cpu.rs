@@ -8,10 +8,10 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::mix::{Left, PITCH, Steps, mix};
-use crate::attention::memory::{Scratch, pitch, with_scratch};
-use crate::attention::pack::{self, panels_size};
-use crate::attention::product::{Product, Ramp};
 use crate::lanes::{Shared, load, store, vectors};
+use crate::panels::pack::{self, panels_size};
+use crate::panels::product::{Product, Ramp};
+use crate::panels::scratch::{Scratch, pitch, with_scratch};
 use crate::simd::Level;
 
 /// Positions of a chunk: the triangle costs as much as half a chunk of states, so longer chunks do more work and
@@ -250,7 +250,7 @@ fn one_position<S: Simd>(
 
 /// The bound of a triangle's rows: up to their own position.
 pub(super) fn up_to_diagonal(count: usize) -> Ramp {
-    Ramp { first: 1, slope: 1, most: count }
+    Ramp::rising(1, count)
 }
 
 /// A product of `[rows, depth]` and `[depth, columns]`.
@@ -264,7 +264,7 @@ pub(super) fn whole<'a>(
     c_row: usize,
 ) -> Product<'a> {
     let (columns, from, to) = (Ramp::flat(columns), Ramp::flat(0), Ramp::flat(depth));
-    Product { a, a_row, a_column, b, depth, columns, from, to, c, c_row, rows, accumulate: false }
+    Product { a, a_row, a_column, b, depth, skip: 0, columns, from, to, c, c_row, rows, accumulate: false }
 }
 
 /// Rows of `width` values that stand `stride` apart, with zeros after them where `to` has longer rows.

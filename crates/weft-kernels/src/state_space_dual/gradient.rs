@@ -7,10 +7,10 @@ use rayon::prelude::*;
 
 use super::cpu::{CHUNK, Part, Scan, copy_rows, scale, scale_panels, scale_rows, up_to_diagonal, whole};
 use super::mix::{PITCH, Steps, clear_after, unmix};
-use crate::attention::memory::{Scratch, pitch, with_scratch};
-use crate::attention::pack::{self, panels_size};
-use crate::attention::product::{Product, Ramp};
 use crate::lanes::Shared;
+use crate::panels::pack::{self, panels_size};
+use crate::panels::product::{Product, Ramp};
+use crate::panels::scratch::{Scratch, pitch, with_scratch};
 use crate::simd::Level;
 
 /// The gradients of all operands, in their order; `gradient` is that of the packed result.
@@ -132,7 +132,7 @@ impl WithSimd for Backward<'_> {
                 scale_rows(simd, &mut dx[..count * wide], wide, &entering);
                 pack::rows(simd, dy, inner, count, width, along);
                 simd.vectorize(Product {
-                    from: Ramp { first: 0, slope: 1, most: count },
+                    from: Ramp::rising(0, count),
                     accumulate: true,
                     ..whole(weights, [1, PITCH], along, [count, count, width], dx, wide)
                 });
@@ -192,7 +192,7 @@ impl WithSimd for Backward<'_> {
             });
             pack::rows(simd, c, wide_b, count, states, along);
             simd.vectorize(Product {
-                from: Ramp { first: 0, slope: 1, most: count },
+                from: Ramp::rising(0, count),
                 accumulate: true,
                 ..whole(dproducts, [1, PITCH], along, [count, count, states], db, wide_b)
             });

@@ -3,7 +3,7 @@
 use pulp::Simd;
 
 use super::cpu::{CHUNK, Scan};
-use crate::attention::memory::pitch;
+use crate::panels::scratch::pitch;
 use crate::simd::{exp2_of_negative, sigmoid, softplus};
 
 /// From a row of a triangle to the next.

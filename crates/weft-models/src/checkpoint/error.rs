@@ -149,7 +149,8 @@ impl CheckpointError {
             }
             Self::Config { source, .. } => source.hint(),
             Self::ModelType { wanted, .. } if wanted.is_empty() => {
-                let known = "gpt2, mamba, mamba2, marian, rwkv, rwkv7, weft_recurrent_lm, weft_rnn_encoder_decoder";
+                let known =
+                    "gpt2, mamba, mamba2, marian, mistral, rwkv, rwkv7, weft_recurrent_lm, weft_rnn_encoder_decoder";
                 Some(format!("known: {known}"))
             }
             _ => None,

@@ -30,14 +30,41 @@ impl KeyValueCache {
         (self.length > 0).then(|| self.buffer.clone().narrow(1, 0, self.length))
     }
 
-    /// Takes the next positions' queries, keys and values, `[rows, time, 3 * hidden]`, keeps the latter two and lets
-    /// the queries attend to all positions so far: `[rows, time, hidden]`.
+    /// The `count` positions read last, `[rows, count, 2 * hidden]`, if that is any.
+    pub(crate) fn last(&self, count: usize) -> Option<Tensor<3>> {
+        let count = count.min(self.length);
+        (count > 0).then(|| self.buffer.clone().narrow(1, self.length - count, count))
+    }
+
+    /// Lets go of all but the `count` positions read last, if that halves what is held: then forgetting costs constant
+    /// time a position.
+    pub(crate) fn forget_all_but(&mut self, count: usize) {
+        if self.length >= (2 * count).max(FIRST_CAPACITY) {
+            let [rows, _, width] = self.buffer.dims();
+            let kept = self.buffer.clone().narrow(1, self.length - count, count);
+            let room = Tensor::zeros([rows, self.length.next_power_of_two() - count, width], &self.buffer.device());
+            *self = Self { buffer: Tensor::cat(vec![kept, room], 1), length: count };
+        }
+    }
+
+    /// Takes the next positions' queries, keys and values side by side, `[rows, time, 3 * hidden]`; see
+    /// [`attend_with`](Self::attend_with).
     pub(crate) fn attend(&mut self, packed: Tensor<3>, options: &AttentionOptions) -> Tensor<3> {
-        let [rows, _, width] = packed.dims();
-        let hidden = width / 3;
+        let hidden = packed.dims()[2] / 3;
         let query = packed.clone().narrow(2, 0, hidden);
-        self.append(packed.narrow(2, hidden, 2 * hidden));
-        let lengths = vec![self.length; rows];
+        self.attend_with(query, packed.narrow(2, hidden, 2 * hidden), options)
+    }
+
+    /// Keeps the next positions' keys and values, `[rows, time, 2 * hidden]`, and lets their queries attend to all that
+    /// it holds: a result of their shape.
+    pub(crate) fn attend_with(
+        &mut self,
+        query: Tensor<3>,
+        keys_values: Tensor<3>,
+        options: &AttentionOptions,
+    ) -> Tensor<3> {
+        self.append(keys_values);
+        let lengths = vec![self.length; query.dims()[0]];
         cross_attention(query, self.buffer.clone(), None, Some(&lengths), options)
     }
 

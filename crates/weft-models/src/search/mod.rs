@@ -2,6 +2,7 @@
 
 mod cache;
 mod generate;
+mod score;
 mod session;
 mod translate;
 mod weights;
@@ -11,6 +12,7 @@ use burn::tensor::{Device, Int, TensorData};
 
 pub(crate) use cache::{KeyValueCache, select_rows};
 pub use generate::{Generation, generate};
+pub use score::stream_loss;
 pub use session::{Session, StateError, StateFile, state_bytes};
 pub use translate::{SOURCE_TOKENS_PER_BATCH, translate, translate_batch};
 pub(crate) use weights::{by_columns, stored_by_columns};

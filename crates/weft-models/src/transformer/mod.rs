@@ -190,11 +190,8 @@ impl Transformer {
         let before = config.normalize_before;
         let mut x = self.embed(self.source_table(), source.ids.clone(), 0, noise.dropout(config.dropout));
         for layer in &self.model.encoder.layers {
-            let options = AttentionOptions {
-                num_heads: config.num_encoder_heads,
-                causal: false,
-                dropout: noise.dropout(config.attention_dropout),
-            };
+            let dropout = noise.dropout(config.attention_dropout);
+            let options = AttentionOptions { dropout, ..AttentionOptions::new(config.num_encoder_heads) };
             x = residual(x, &layer.self_attn_layer_norm, before, noise.dropout(config.dropout), |x, end| {
                 let packed = layer.self_attn.qkv_proj.forward(x);
                 layer.self_attn.out_proj.forward_with(self_attention(packed, Some(&source.lengths), &options), end)
@@ -212,7 +209,7 @@ impl Transformer {
 
     fn heads(&self, causal: bool, noise: &mut Noise) -> AttentionOptions {
         let dropout = noise.dropout(self.config.attention_dropout);
-        AttentionOptions { num_heads: self.config.num_decoder_heads, causal, dropout }
+        AttentionOptions { causal, dropout, ..AttentionOptions::new(self.config.num_decoder_heads) }
     }
 
     /// The decoder over whole targets: `[batch, target_time, hidden]`. `watch` sees what each layer's attention to the

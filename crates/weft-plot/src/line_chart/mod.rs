@@ -19,6 +19,8 @@ pub struct LineChart {
     pub x_label: String,
     /// How its values read.
     pub x_unit: XUnit,
+    /// Linear or logarithmic; on a logarithmic axis points that are not to the right of zero are left out as gaps.
+    pub x_scale: Scale,
     /// The panels, from the top. The first is the tallest.
     pub panels: Vec<Panel>,
     /// Width in SVG units (CSS pixels), at least 320. The height follows from the panels.
@@ -34,6 +36,7 @@ impl LineChart {
             subtitle: String::new(),
             x_label: x_label.into(),
             x_unit: XUnit::Number,
+            x_scale: Scale::Linear,
             panels,
             width: 800,
         }
@@ -43,6 +46,12 @@ impl LineChart {
     #[must_use]
     pub fn titled(self, title: impl Into<String>) -> Self {
         Self { title: title.into(), ..self }
+    }
+
+    /// The same chart with a logarithmic horizontal axis.
+    #[must_use]
+    pub fn logarithmic(self) -> Self {
+        Self { x_scale: Scale::Logarithmic, ..self }
     }
 }
 
@@ -81,13 +90,13 @@ impl Panel {
     }
 }
 
-/// How values become heights.
+/// How values become places on an axis.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Scale {
-    /// Equal differences are equally high.
+    /// Equal differences are equally long.
     #[default]
     Linear,
-    /// Equal ratios are equally high.
+    /// Equal ratios are equally long.
     Logarithmic,
 }
 
@@ -175,7 +184,8 @@ pub fn line_chart(chart: &LineChart) -> String {
         y += 6.0;
     }
     let x_axis = XAxis::of(chart);
-    let prepared: Vec<panel::Prepared> = chart.panels.iter().map(panel::Prepared::new).collect();
+    let prepared: Vec<panel::Prepared> =
+        chart.panels.iter().map(|panel| panel::Prepared::new(panel, chart.x_scale)).collect();
     let widest_label = prepared.iter().map(panel::Prepared::label_width).fold(0.0, f64::max);
     let (left, right) = (MARGIN + widest_label + 8.0, width - MARGIN - 6.0);
     for (index, panel) in prepared.iter().enumerate() {
@@ -195,12 +205,16 @@ pub fn line_chart(chart: &LineChart) -> String {
     }
     y += LABEL_SIZE + 8.0;
     canvas.text((f64::midpoint(left, right), y), "soft", LABEL_SIZE, Anchor::Middle, &x_axis.label);
-    let description = if chart.title.is_empty() { "Training curves" } else { &chart.title };
+    let panels: Vec<&str> = chart.panels.iter().map(|panel| panel.y_label.as_str()).collect();
+    let what_is_seen = format!("{} by {}", panels.join("; "), chart.x_label);
+    let description = if chart.title.is_empty() { &what_is_seen } else { &chart.title };
     canvas.finish(width, y + MARGIN - 4.0, description)
 }
 
 /// The horizontal axis that all panels share.
 struct XAxis {
+    scale: Scale,
+    /// The range, in the scale's own measure.
     low: f64,
     high: f64,
     /// Ticks at values in the unit of the data.
@@ -211,16 +225,23 @@ struct XAxis {
 impl XAxis {
     fn of(chart: &LineChart) -> Self {
         let points = chart.panels.iter().flat_map(|panel| &panel.series).flat_map(|series| &series.points);
-        let drawable = points.clone().filter(|(x, y)| is_drawable(*x) && is_drawable(*y)).map(|(x, _)| *x);
+        let scale = chart.x_scale;
+        let drawable = points.clone().filter(|(x, y)| fits(scale, *x) && is_drawable(*y)).map(|(x, _)| *x);
         let Some((low, high)) = bounds(drawable) else {
-            return Self { low: 0.0, high: 1.0, ticks: Vec::new(), label: chart.x_label.clone() };
+            return Self { scale, low: 0.0, high: 1.0, ticks: Vec::new(), label: chart.x_label.clone() };
         };
+        let wanted = (f64::from(chart.width) / 110.0) as usize;
+        if scale == Scale::Logarithmic && high > low * (1.0 + 1e-9) {
+            let ticks = ticks::logarithmic(low, high, wanted);
+            return Self { scale, low: low.log10(), high: high.log10(), ticks, label: chart.x_label.clone() };
+        }
+        let scale = Scale::Linear;
         // A run that starts at a small step starts at the corner; a single point stands in the middle.
         let low = if low > 0.0 && low < 0.1 * high { 0.0 } else { low };
         if high - low <= high.abs() * 1e-9 {
             let air = (high.abs() * 1e-3).max(1.0);
             let ticks = vec![ticks::Tick { value: low, label: ticks::short_value(low) }];
-            return Self { low: low - air, high: high + air, ticks, label: chart.x_label.clone() };
+            return Self { scale, low: low - air, high: high + air, ticks, label: chart.x_label.clone() };
         }
         let (unit, name) = match chart.x_unit {
             XUnit::Number => (1.0, None),
@@ -228,7 +249,6 @@ impl XAxis {
             XUnit::Seconds if high < 3.0 * 3600.0 => (60.0, Some("minutes")),
             XUnit::Seconds => (3600.0, Some("hours")),
         };
-        let wanted = (f64::from(chart.width) / 110.0) as usize;
         let counts = chart.x_unit == XUnit::Number && points.clone().all(|(x, _)| x.fract() == 0.0);
         // Quarters of a minute read worse than fewer ticks.
         let is_long = chart.x_unit == XUnit::Seconds && (high - low) / unit >= 4.0;
@@ -238,17 +258,30 @@ impl XAxis {
             tick.value *= unit;
         }
         let label = name.map_or_else(|| chart.x_label.clone(), |name| format!("{} ({name})", chart.x_label));
-        Self { low, high, ticks, label }
+        Self { scale, low, high, ticks, label }
     }
 
     fn place(&self, x: f64, left: f64, right: f64) -> f64 {
-        left + (right - left) * ((x - self.low) / (self.high - self.low))
+        left + (right - left) * ((measure(self.scale, x) - self.low) / (self.high - self.low))
     }
 }
 
 /// Whether a coordinate can be drawn: not NaN or infinite, and sums of it stay finite.
 fn is_drawable(value: f64) -> bool {
     value.abs() < 1e290
+}
+
+/// Whether a value has a place on an axis.
+fn fits(scale: Scale, value: f64) -> bool {
+    is_drawable(value) && (scale == Scale::Linear || value > 0.0)
+}
+
+/// A value in the scale's own measure: logarithms for a logarithmic one.
+fn measure(scale: Scale, value: f64) -> f64 {
+    match scale {
+        Scale::Linear => value,
+        Scale::Logarithmic => value.log10(),
+    }
 }
 
 /// The least and the greatest, if there is any.

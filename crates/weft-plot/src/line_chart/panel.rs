@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::curve::{Run, runs, smoothed, straightened, thinned};
-use super::{LABEL_SIZE, MARGIN, Mark, Panel, Scale, Series, Stroke, TICK_SIZE, XAxis, bounds, is_drawable};
+use super::{LABEL_SIZE, MARGIN, Mark, Panel, Scale, Series, Stroke, TICK_SIZE, XAxis, bounds, fits, measure};
 use crate::font::text_width;
 use crate::svg::{Anchor, Canvas, dot_class, line_class, number, shorten};
 use crate::ticks::{self, Tick, short_value};
@@ -33,9 +33,8 @@ pub(super) struct Frame {
 }
 
 impl<'a> Prepared<'a> {
-    pub(super) fn new(panel: &'a Panel) -> Self {
-        let usable =
-            |&(x, y): &(f64, f64)| is_drawable(x) && is_drawable(y) && (panel.y_scale == Scale::Linear || y > 0.0);
+    pub(super) fn new(panel: &'a Panel, x_scale: Scale) -> Self {
+        let usable = |&(x, y): &(f64, f64)| fits(x_scale, x) && fits(panel.y_scale, y);
         let runs: Vec<Vec<Run>> = panel.series.iter().map(|series| runs(&series.points, usable)).collect();
         let values = runs.iter().flatten().flatten().map(|&(_, y)| measure(panel.y_scale, y));
         let range = bounds(values).map(|(low, high)| padded(low, high));
@@ -202,13 +201,6 @@ fn draw_runs(canvas: &mut Canvas, runs: &[Run], class: &str) {
 /// A coordinate of a curve: a tenth of a pixel is enough.
 fn tenths(value: f64) -> String {
     number((value * 10.0).round() / 10.0)
-}
-
-fn measure(scale: Scale, y: f64) -> f64 {
-    match scale {
-        Scale::Linear => y,
-        Scale::Logarithmic => y.log10(),
-    }
 }
 
 /// A little air above and below; a range of one value gets some of its own.

@@ -65,6 +65,19 @@ fn seconds_become_minutes_and_hours() {
 }
 
 #[test]
+fn a_logarithmic_axis_sets_equal_ratios_equally_far_apart() {
+    let points = vec![(0.0, 1.0), (10.0, 1.0), (100.0, 2.0), (1000.0, 4.0)];
+    let panels = vec![Panel::new("time", vec![Series::new("model", points)])];
+    let svg = line_chart(&LineChart::new("tokens", panels).logarithmic());
+    let document = resvg::usvg::roxmltree::Document::parse(&svg).unwrap();
+    let dots = document.descendants().filter(|node| node.has_tag_name("circle"));
+    let x: Vec<f64> = dots.map(|node| node.attribute("cx").unwrap().parse().unwrap()).collect();
+    assert_eq!(x.len(), 3);
+    assert!((x[2] - 2.0 * x[1] + x[0]).abs() < 0.05, "{x:?}");
+    assert!(["10", "100", "1000"].iter().all(|label| texts(&svg).iter().any(|text| text == label)));
+}
+
+#[test]
 fn a_gap_breaks_the_path() {
     let points = vec![(0.0, 1.0), (1.0, 2.0), (2.0, f64::NAN), (3.0, 3.0), (4.0, 1.0)];
     let svg = line_chart(&LineChart::new("step", vec![Panel::new("loss", vec![Series::new("training", points)])]));
@@ -91,13 +104,15 @@ proptest! {
         logarithmic: bool,
         mark in prop_oneof![Just(Mark::None), Just(Mark::Lowest), Just(Mark::Highest), Just(Mark::Last)],
         smooth: bool,
+        x_logarithmic: bool,
         width in 0u32..1500,
     ) {
         let stroke = if smooth { Stroke::Smoothed } else { Stroke::Solid };
         let series = series.into_iter().map(|(name, points)| Series { name, points, stroke, mark }).collect();
-        let y_scale = if logarithmic { Scale::Logarithmic } else { Scale::Linear };
+        let scale = |logarithmic| if logarithmic { Scale::Logarithmic } else { Scale::Linear };
+        let (x_scale, y_scale) = (scale(x_logarithmic), scale(logarithmic));
         let panel = Panel { y_label: "loss".to_owned(), y_scale, series };
-        let svg = line_chart(&LineChart { width, ..LineChart::new("step", vec![panel.clone(), panel]) });
+        let svg = line_chart(&LineChart { width, x_scale, ..LineChart::new("step", vec![panel.clone(), panel]) });
         for wrong in ["NaN", "inf"] {
             let document = resvg::usvg::roxmltree::Document::parse(&svg).unwrap();
             let attributes = document.descendants().flat_map(|node| node.attributes()).map(|attribute| attribute.value());

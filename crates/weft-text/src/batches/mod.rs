@@ -15,6 +15,7 @@ use crate::random::CounterRng;
 const ORDER_STREAM: u64 = 1;
 const BATCH_STREAM: u64 = 2;
 const WINDOW_STREAM: u64 = 3;
+pub(crate) const RECALL_STREAM: u64 = 5;
 
 /// How sentences are put into batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

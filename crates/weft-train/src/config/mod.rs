@@ -9,8 +9,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use weft_models::CellKind;
+use weft_models::llama::SparsePattern;
 use weft_models::rnn_encoder_decoder::{AttentionKind, GruReset};
-use weft_text::TokenizerKind;
+use weft_text::{RecallKind, RecallTask, TokenizerKind};
 
 pub(crate) use overrides::example_value;
 pub use overrides::{Origin, Overrides};
@@ -35,11 +36,19 @@ pub struct RunConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
-    /// A parallel corpus (two line-aligned files, a TSV, JSON lines or TMX), or text (files or folders).
+    /// A parallel corpus (two line-aligned files, a TSV, JSON lines or TMX), or text (files or folders); empty where a
+    /// task makes the text.
+    #[serde(default)]
     pub train: Vec<PathBuf>,
     /// The same for validation. For text it may be empty: then the end of the training text is set aside.
     #[serde(default)]
     pub validation: Vec<PathBuf>,
+    /// The task that makes the texts to learn from, instead of a corpus.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<RecallKind>,
+    /// Pairs of a key and a value in a text of the task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pairs: Option<usize>,
     /// Source and target language, as JSON lines and TMX name them; empty elsewhere.
     #[serde(default)]
     pub languages: Vec<String>,
@@ -73,6 +82,8 @@ pub enum ArchitectureKind {
     RnnEncoderDecoder,
     /// Decoder-only Transformer.
     Gpt,
+    /// Decoder-only Transformer as it is built today.
+    Llama,
     /// Recurrent language model.
     RecurrentLm,
     /// Selective state spaces.
@@ -87,10 +98,11 @@ pub enum ArchitectureKind {
 
 impl ArchitectureKind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Transformer,
         Self::RnnEncoderDecoder,
         Self::Gpt,
+        Self::Llama,
         Self::RecurrentLm,
         Self::Mamba,
         Self::Rwkv4,
@@ -104,6 +116,7 @@ impl ArchitectureKind {
             Self::Transformer => "transformer",
             Self::RnnEncoderDecoder => "rnn_encoder_decoder",
             Self::Gpt => "gpt",
+            Self::Llama => "llama",
             Self::RecurrentLm => "recurrent_lm",
             Self::Mamba => "mamba",
             Self::Rwkv4 => "rwkv4",
@@ -157,6 +170,9 @@ pub struct ModelConfig {
     /// The longest sequence that the model has positions for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_positions: Option<usize>,
+    /// Standard deviation of a GPT's initial weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub initializer_range: Option<f64>,
     /// The recurrent cell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cell: Option<CellKind>,
@@ -181,6 +197,18 @@ pub struct ModelConfig {
     /// Width of the maxout readout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maxout_size: Option<usize>,
+    /// Attention heads that answer; each serves several that ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub num_kv_heads: Option<usize>,
+    /// How far attention sees, the own position included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sliding_window: Option<usize>,
+    /// Which blocks of positions see which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attention_pattern: Option<SparsePattern>,
+    /// The base of rotary positions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rope_theta: Option<f64>,
     /// States of each channel of a state space.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_size: Option<usize>,
@@ -266,6 +294,13 @@ impl RunConfig {
     /// The file's name in a run folder.
     pub const FILE: &'static str = "config.toml";
 
+    /// The task that makes the texts to learn from, if there is one: its texts are as long as a window.
+    pub fn recall_task(&self) -> Option<RecallTask> {
+        let default = RecallTask::new(self.data.task?);
+        let (pairs, length) = (self.data.pairs, self.training.window);
+        Some(RecallTask { pairs: pairs.unwrap_or(default.pairs), length: length.unwrap_or(default.length), ..default })
+    }
+
     /// As TOML, every value written out.
     pub fn to_toml(&self) -> String {
         toml::to_string_pretty(self).expect("a configuration is made of plain values")
@@ -287,6 +322,8 @@ impl RunConfig {
             data: DataConfig {
                 train: vec!["train.tsv".into()],
                 validation: vec!["validation.tsv".into()],
+                task: Some(RecallKind::Recall),
+                pairs: Some(8),
                 languages: vec!["en".into(), "de".into()],
                 field: "text".into(),
                 max_length: 100,
@@ -307,6 +344,7 @@ impl RunConfig {
                 activation_dropout: Some(0.0),
                 normalize_before: Some(false),
                 max_positions: Some(512),
+                initializer_range: Some(0.02),
                 cell: Some(CellKind::Gru),
                 embedding_size: Some(256),
                 attention: Some(AttentionKind::Additive),
@@ -315,6 +353,10 @@ impl RunConfig {
                 encoder_hidden_size: Some(256),
                 attention_size: Some(256),
                 maxout_size: Some(256),
+                num_kv_heads: Some(2),
+                sliding_window: Some(256),
+                attention_pattern: Some(SparsePattern::Strided { block: 64, stride: 8 }),
+                rope_theta: Some(10_000.0),
                 state_size: Some(16),
             },
             training: TrainingConfig {

@@ -1,5 +1,6 @@
 //! The one dial: a preset or a size, and everything else follows, with the reason.
 
+mod recall;
 mod sizes;
 #[cfg(test)]
 mod tests;
@@ -13,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use weft_models::CellKind;
 use weft_models::rnn_encoder_decoder::{AttentionKind, GruReset};
-use weft_text::TokenizerKind;
+use weft_text::{RecallKind, RecallTask, TokenizerKind};
 
 use crate::config::{ArchitectureKind, DataConfig, ModelConfig, Origin, Overrides, RunConfig, TokenizerConfig};
 use crate::error::TrainError;
@@ -31,8 +32,8 @@ pub struct Facts {
     pub characters: Option<usize>,
 }
 
-/// Tokens beside those of the text: padding, start, end and what is unknown.
-const SPECIAL_TOKENS: usize = 4;
+/// Tokens beside those of the text's characters: padding, unknown, start and end, and the 256 bytes.
+const OTHER_TOKENS: usize = 260;
 
 /// A value that the user did not fix, and why it is what it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,21 +68,23 @@ pub struct Derived {
 /// ```
 pub fn derive(overrides: &Overrides, facts: &Facts) -> Result<(RunConfig, Vec<Derived>), TrainError> {
     let dial = Dial { overrides, derived: RefCell::default(), used: RefCell::default() };
-    let architecture = dial.value(
-        "model.architecture",
-        ArchitectureKind::Transformer,
-        "pairs are translated best by it, and it is the default",
-    )?;
+    let (architecture, why) = match dial.fixed::<RecallKind>("data.task")? {
+        Some(_) => (ArchitectureKind::Gpt, "attention finds again what it has read"),
+        None => (ArchitectureKind::Transformer, "pairs are translated best by it, and it is the default"),
+    };
+    let architecture = dial.value("model.architecture", architecture, why)?;
     let data = dial.data(architecture)?;
-    let tokenizer = dial.tokenizer(architecture, facts)?;
+    let tokenizer = dial.tokenizer(architecture, facts, &data)?;
     let model = dial.model(architecture, facts, &tokenizer, &data)?;
-    let training = dial.training(architecture, facts, &model)?;
+    let training = dial.training(architecture, facts, &data, &model)?;
     let used = dial.used.into_inner();
     if let Some(key) = overrides.keys().find(|key| !used.contains(*key)) {
         let origin = overrides.origin(key).cloned().unwrap_or(Origin::Flag(key.to_owned()));
         return Err(TrainError::NotApplicable { origin, key: key.to_owned(), architecture: architecture.name() });
     }
-    Ok((RunConfig { data, tokenizer, model, training }, dial.derived.into_inner()))
+    let config = RunConfig { data, tokenizer, model, training };
+    recall::check_texts(&config, overrides)?;
+    Ok((config, dial.derived.into_inner()))
 }
 
 fn range(overrides: &Overrides, key: &str, found: String, wanted: String) -> TrainError {
@@ -146,11 +149,13 @@ impl Dial<'_> {
     }
 
     fn data(&self, architecture: ArchitectureKind) -> Result<DataConfig, TrainError> {
-        let translates = architecture.is_translator();
-        let Some(train) = self.fixed::<Vec<std::path::PathBuf>>("data.train")?.filter(|paths| !paths.is_empty()) else {
+        let task = self.recall_kind(architecture)?;
+        let train: Vec<std::path::PathBuf> = self.fixed("data.train")?.unwrap_or_default();
+        if train.is_empty() && task.is_none() {
+            let translates = architecture.is_translator();
             let what = if translates { "the parallel corpus to learn from" } else { "the text to learn from" };
             return Err(TrainError::MissingSetting { key: "data.train", what });
-        };
+        }
         let validation = self.fixed("data.validation")?.unwrap_or_default();
         let languages: Vec<String> = self.fixed("data.languages")?.unwrap_or_default();
         if !languages.is_empty() && languages.len() != 2 {
@@ -160,6 +165,8 @@ impl Dial<'_> {
         Ok(DataConfig {
             train,
             validation,
+            task,
+            pairs: self.recall_pairs(task)?,
             languages,
             field: self.fixed("data.field")?.unwrap_or_else(|| "text".into()),
             max_length: self.within("data.max_length", 200, (1, 1 << 20), "longer sentences are rarely clean")?,
@@ -167,9 +174,15 @@ impl Dial<'_> {
         })
     }
 
-    fn tokenizer(&self, architecture: ArchitectureKind, facts: &Facts) -> Result<TokenizerConfig, TrainError> {
+    fn tokenizer(
+        &self,
+        architecture: ArchitectureKind,
+        facts: &Facts,
+        data: &DataConfig,
+    ) -> Result<TokenizerConfig, TrainError> {
         let megabytes = facts.bytes as f64 / 1e6;
         let kind = match (architecture.is_translator(), facts.bytes < 5_000_000) {
+            _ if data.task.is_some() => self.recall_tokenizer()?,
             (true, _) => self.value("tokenizer.kind", TokenizerKind::Bpe, "subwords translate rare words")?,
             (false, true) => self.value(
                 "tokenizer.kind",
@@ -210,11 +223,12 @@ impl Dial<'_> {
                     self.range("model.size", size.clone(), "a number of parameters such as 500k, 3M or 1.5B".into())
                 })?;
                 let entries = match (tokenizer.kind, facts.characters) {
-                    (TokenizerKind::Characters, Some(count)) => tokenizer.vocab_size.min(count + SPECIAL_TOKENS),
+                    (TokenizerKind::Characters, Some(count)) => tokenizer.vocab_size.min(count + OTHER_TOKENS),
                     _ => tokenizer.vocab_size,
                 };
                 let vocab_size = entries * if tokenizer.shared { 1 } else { 2 };
-                let shape = Shape::of_size(architecture, wanted, vocab_size);
+                let cell = self.fixed("model.cell")?.unwrap_or(CellKind::Lstm);
+                let shape = Shape::of_size(architecture, cell, wanted, vocab_size);
                 (None, shape, format!("size {size} at a vocabulary of {vocab_size}"))
             }
             (Some(_), Some(_)) => {
@@ -223,6 +237,7 @@ impl Dial<'_> {
             }
             (None, _) => {
                 let (by_data, because) = match facts.bytes {
+                    _ if data.task.is_some() => ("tiny", "the task asks little of a model's size"),
                     0..400_000 => ("tiny", "little data"),
                     400_000..50_000_000 => ("small", "some megabytes of data"),
                     _ => ("base", "plenty of data"),
@@ -240,6 +255,7 @@ impl Dial<'_> {
         let hidden_size = self.within("model.hidden_size", shape.hidden_size, (1, most), because.clone())?;
         let num_layers = self.within("model.num_layers", shape.num_layers, (1, 1024), because.clone())?;
         let (dropout, why) = match (architecture.is_translator(), facts.bytes) {
+            _ if data.task.is_some() => (0.0, "no text comes twice"),
             (_, ..2_000_000) if !architecture.is_translator() => (0.2, "little text is soon known by heart"),
             (true, 1_000_000..20_000_000) => (0.3, "a small corpus is soon known by heart"),
             (true, 20_000_000..200_000_000) => (0.2, "a middling corpus"),
@@ -260,6 +276,7 @@ impl Dial<'_> {
             activation_dropout: None,
             normalize_before: None,
             max_positions: None,
+            initializer_range: None,
             cell: None,
             embedding_size: None,
             attention: None,
@@ -268,6 +285,10 @@ impl Dial<'_> {
             encoder_hidden_size: None,
             attention_size: None,
             maxout_size: None,
+            num_kv_heads: None,
+            sliding_window: None,
+            attention_pattern: None,
+            rope_theta: None,
             state_size: None,
         };
         let like_hidden = format!("as wide as the hidden size, {hidden_size}");
@@ -285,14 +306,21 @@ impl Dial<'_> {
                     if is_gpt { (dropout, "the same as model.dropout") } else { (0.0, "off, as in the paper") };
                 model.attention_dropout = Some(self.within("model.attention_dropout", rate, (0.0, 0.99), why)?);
                 let (positions, why) = if is_gpt {
-                    let window = self.overrides.get("training.window")?.unwrap_or(sizes::WINDOW);
-                    (window, "one window".to_owned())
+                    let window = data.task.map_or(sizes::WINDOW, |kind| RecallTask::new(kind).length);
+                    (self.overrides.get("training.window")?.unwrap_or(window), "one window".to_owned())
                 } else {
                     let longest = data.max_length + 1;
                     (longest.max(512), "the longest sentence and its end, at least 512".to_owned())
                 };
                 model.max_positions = Some(self.within("model.max_positions", positions, (1, 1 << 20), why)?);
-                if !is_gpt {
+                if is_gpt {
+                    let (deviation, why) = match data.task {
+                        Some(_) => recall::deviation(hidden_size),
+                        None => (0.02, "GPT-2's"),
+                    };
+                    let key = "model.initializer_range";
+                    model.initializer_range = Some(self.within(key, deviation, (1e-6, 10.0), why)?);
+                } else {
                     let key = "model.activation_dropout";
                     model.activation_dropout = Some(self.within(key, 0.0, (0.0, 0.99), "off, as in the paper")?);
                     let key = "model.normalize_before";
@@ -335,6 +363,34 @@ impl Dial<'_> {
                 let why = "four times the hidden size";
                 let inner = self.within("model.intermediate_size", 4 * hidden_size, (1, most << 3), why)?;
                 model.intermediate_size = Some(inner);
+            }
+            ArchitectureKind::Llama => {
+                let heads = sizes::heads(hidden_size);
+                let why = format!("heads of {}", hidden_size / heads);
+                let heads = self.within("model.num_heads", heads, (1, most), why)?;
+                model.num_heads = Some(heads);
+                let fewer = if heads.is_multiple_of(2) { heads / 2 } else { heads };
+                model.num_kv_heads = Some(self.within("model.num_kv_heads", fewer, (1, most), "two ask each")?);
+                // In whole vectors.
+                let inner = (8 * hidden_size / 3).next_multiple_of(32);
+                let why = "eight thirds of the hidden size: three matrices as large as the usual two";
+                model.intermediate_size = Some(self.within("model.intermediate_size", inner, (1, most << 3), why)?);
+                model.tie_embeddings = Some(self.value("model.tie_embeddings", true, "fewer parameters, as good")?);
+                let rate = self.within("model.attention_dropout", dropout, (0.0, 0.99), "the same as model.dropout")?;
+                model.attention_dropout = Some(rate);
+                let window = data.task.map_or(sizes::WINDOW, |kind| RecallTask::new(kind).length);
+                let positions = self.overrides.get("training.window")?.unwrap_or(window);
+                model.max_positions =
+                    Some(self.within("model.max_positions", positions, (1, 1 << 20), "one window")?);
+                model.rope_theta = Some(self.within("model.rope_theta", 10_000.0, (1.0, 1e9), "the paper's")?);
+                model.sliding_window = self.fixed("model.sliding_window")?;
+                model.attention_pattern = self.fixed("model.attention_pattern")?;
+                let (deviation, why) = match data.task {
+                    Some(_) => recall::deviation(hidden_size),
+                    None => (0.02, "GPT-2's"),
+                };
+                let key = "model.initializer_range";
+                model.initializer_range = Some(self.within(key, deviation, (1e-6, 10.0), why)?);
             }
             ArchitectureKind::RnnEncoderDecoder => {
                 model.cell = Some(self.value("model.cell", CellKind::Gru, "the paper's")?);

@@ -52,9 +52,20 @@ fn a_size_is_met_within_a_quarter() {
             let (config, _) = derive(&overrides(&fixed), &MULTI30K).unwrap();
             let shape = Shape { hidden_size: config.model.hidden_size, num_layers: config.model.num_layers };
             let tables = if config.tokenizer.shared { 1 } else { 2 };
-            let found = shape.parameters(architecture, 2000 * tables);
+            let found = shape.parameters(architecture, CellKind::Lstm, 2000 * tables);
             assert!((found / wanted).ln().abs() < 0.25, "{architecture:?} {text}: {shape:?} has {found}");
         }
+    }
+}
+
+#[test]
+fn a_size_is_met_whatever_the_cell() {
+    for (name, cell) in [("rnn", CellKind::Rnn), ("gru", CellKind::Gru), ("lstm", CellKind::Lstm)] {
+        let fixed = [("model.architecture", "recurrent_lm"), ("model.size", "3M"), ("model.cell", name)];
+        let (config, _) = derive(&overrides(&fixed), &MULTI30K).unwrap();
+        let shape = Shape { hidden_size: config.model.hidden_size, num_layers: config.model.num_layers };
+        let found = shape.parameters(ArchitectureKind::RecurrentLm, cell, config.tokenizer.vocab_size);
+        assert!((found / 3e6).ln().abs() < 0.25, "{name}: {shape:?} has {found}");
     }
 }
 

@@ -1,7 +1,9 @@
 //! How a run is trained: budget, schedule, optimizer, validations.
 
-use super::{Dial, Facts, range, sizes};
-use crate::config::{ArchitectureKind, Metric, ModelConfig, Overrides, TrainingConfig};
+use weft_text::RecallTask;
+
+use super::{Dial, Facts, range, recall, sizes};
+use crate::config::{ArchitectureKind, DataConfig, Metric, ModelConfig, Overrides, TrainingConfig};
 use crate::error::TrainError;
 use crate::schedule::ScheduleKind;
 
@@ -34,6 +36,7 @@ impl Dial<'_> {
         &self,
         architecture: ArchitectureKind,
         facts: &Facts,
+        data: &DataConfig,
         model: &ModelConfig,
     ) -> Result<TrainingConfig, TrainError> {
         let translates = architecture.is_translator();
@@ -48,13 +51,20 @@ impl Dial<'_> {
                 let many = (3_000_000 / facts.examples.max(1)).clamp(3, 60) as u64;
                 epochs = Some(self.value("training.epochs", many, "about three million sentences in all")?);
             } else {
-                steps = Some(self.value("training.steps", 5000, "enough for a few megabytes of text")?);
+                let (many, why) = match data.task {
+                    Some(_) => (recall::STEPS, "a few minutes of a small model"),
+                    None => (5000, "enough for a few megabytes of text"),
+                };
+                steps = Some(self.value("training.steps", many, why)?);
             }
         }
         let wide = model.hidden_size >= 512;
         let batch_tokens = match (translates, wide) {
             (true, false) => (4096, "a few hundred short sentences"),
             (true, true) => (8192, "wide models like large batches"),
+            (false, _) if data.task.is_some() => {
+                (recall::BATCH_TOKENS, "a hundred texts: with a quarter of them nothing is looked up")
+            }
             (false, _) => (4096, "sixteen windows of 256"),
         };
         let batch_tokens = self.within("training.batch_tokens", batch_tokens.0, (1, 1 << 26), batch_tokens.1)?;
@@ -68,7 +78,11 @@ impl Dial<'_> {
             None
         } else {
             let longest = model.max_positions.unwrap_or(1 << 20);
-            Some(self.within("training.window", sizes::WINDOW.min(longest), (1, longest), "a page of text")?)
+            let (window, why) = match data.task {
+                Some(kind) => (RecallTask::new(kind).length, "one text of the task"),
+                None => (sizes::WINDOW, "a page of text"),
+            };
+            Some(self.within("training.window", window.min(longest), (1, longest), why)?)
         };
         // What one step sees, against what there is: about four bytes a token.
         let tokens = facts.bytes as u64 / if translates { 8 } else { 1 };
@@ -93,11 +107,12 @@ impl Dial<'_> {
         let warmup_steps = self.within("training.warmup_steps", warmup.0, (0, 1 << 40), why)?;
         let hidden = model.hidden_size as f64;
         let (rate, why) = match architecture {
+            _ if data.task.is_some() => (recall::LEARNING_RATE, "small models look things up after some hundred steps"),
             ArchitectureKind::Transformer => (
                 (hidden.powf(-0.5) * (warmup_steps.max(1) as f64).powf(-0.5)).min(2e-3),
                 "the paper's peak, hidden^-0.5 warmup^-0.5, at most 0.002",
             ),
-            ArchitectureKind::Gpt | ArchitectureKind::Rwkv4 | ArchitectureKind::Rwkv7 => {
+            ArchitectureKind::Gpt | ArchitectureKind::Llama | ArchitectureKind::Rwkv4 | ArchitectureKind::Rwkv7 => {
                 (1e-3 * (384.0 / hidden).sqrt().min(2.0), "0.001 at 384 wide, less when wider")
             }
             ArchitectureKind::RnnEncoderDecoder => (1e-3, "Adam's own"),
@@ -118,14 +133,19 @@ impl Dial<'_> {
             _ => self.value("training.schedule", ScheduleKind::Cosine, "best when the end of the run is known")?,
         };
         let (decay, why) = match architecture {
-            ArchitectureKind::Gpt | ArchitectureKind::Mamba | ArchitectureKind::Mamba2 => (0.1, "GPT's"),
+            _ if data.task.is_some() => (0.0, "no text comes twice"),
+            ArchitectureKind::Gpt | ArchitectureKind::Llama | ArchitectureKind::Mamba | ArchitectureKind::Mamba2 => {
+                (0.1, "GPT's")
+            }
             ArchitectureKind::Rwkv7 => (0.1, "the paper's"),
             ArchitectureKind::RecurrentLm => (0.01, "a little"),
             _ => (0.0, "none in the paper: Adam"),
         };
         let (betas, why_betas) = match architecture {
             ArchitectureKind::Transformer => ([0.9, 0.98], "the paper's"),
-            ArchitectureKind::Gpt | ArchitectureKind::Mamba | ArchitectureKind::Mamba2 => ([0.9, 0.95], "GPT-3's"),
+            ArchitectureKind::Gpt | ArchitectureKind::Llama | ArchitectureKind::Mamba | ArchitectureKind::Mamba2 => {
+                ([0.9, 0.95], "GPT-3's")
+            }
             ArchitectureKind::Rwkv4 | ArchitectureKind::Rwkv7 => ([0.9, 0.99], "the authors'"),
             _ => ([0.9, 0.999], "Adam's own"),
         };

@@ -58,6 +58,9 @@ pub struct ValidationRecord {
     /// BLEU of the first validation sentences.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bleu: Option<f64>,
+    /// The share of right answers, 0 to 1, of a task that asks for answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f64>,
     /// Whether it is the best so far.
     pub best: bool,
     /// Seconds since the start of the run.
@@ -136,6 +139,7 @@ impl Metrics {
             Record::Validation(record) => {
                 let mut values = vec![("loss/validation", record.loss as f32)];
                 values.extend(record.bleu.map(|bleu| ("validation/bleu", bleu as f32)));
+                values.extend(record.accuracy.map(|share| ("validation/accuracy", share as f32)));
                 self.events.scalars(record.step, &values)?;
             }
         }

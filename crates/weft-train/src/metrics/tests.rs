@@ -23,7 +23,8 @@ fn folder() -> (tempfile::TempDir, RunFolder) {
 #[test]
 fn records_are_read_back() {
     let (_guard, run) = folder();
-    let validation = ValidationRecord { step: 3, loss: 1.25, bleu: Some(50.5), best: true, seconds: 0.5 };
+    let validation =
+        ValidationRecord { step: 3, loss: 1.25, bleu: Some(50.5), accuracy: None, best: true, seconds: 0.5 };
     let records = [training(1), training(2), training(4), Record::Validation(validation)];
     let mut metrics = Metrics::open(&run, 0).unwrap();
     records.iter().for_each(|record| metrics.add(record.clone()).unwrap());

@@ -5,7 +5,7 @@ use burn::tensor::{Device, Int, TensorData};
 use weft_models::{LanguageModel, Noise};
 use weft_text::{Tokenizer, WindowBatch, random_windows, sequential_windows};
 
-use super::{Task, Translations, scalar};
+use super::{Task, scalar};
 use crate::checkpoint::DataHashes;
 use crate::config::RunConfig;
 use crate::error::TrainError;
@@ -74,10 +74,6 @@ impl<M: LanguageModel> Task<M> for LanguageModelling {
             sum += scalar(&model.loss(ids, targets, &mut noise));
         }
         Ok((sum, tokens))
-    }
-
-    fn translations(&self, _: &M) -> Result<Option<Translations>, TrainError> {
-        Ok(None)
     }
 
     fn hashes(&self) -> DataHashes {

@@ -1,6 +1,7 @@
-//! What a model learns from: pairs for a translator, a stream of text for a language model.
+//! What a model learns from: pairs for a translator; a stream of text, or questions, for a language model.
 
 mod language_modelling;
+mod recalling;
 mod translation;
 
 use std::path::Path;
@@ -11,6 +12,7 @@ use weft_models::{Architecture, Noise};
 use weft_text::Tokenizer;
 
 pub use language_modelling::LanguageModelling;
+pub use recalling::Recalling;
 pub use translation::Translating;
 
 use crate::checkpoint::DataHashes;
@@ -51,7 +53,14 @@ pub trait Task<M: Architecture>: Send {
     ///
     /// # Errors
     /// Scores that are NaN.
-    fn translations(&self, model: &M) -> Result<Option<Translations>, TrainError>;
+    fn translations(&self, _: &M) -> Result<Option<Translations>, TrainError> {
+        Ok(None)
+    }
+
+    /// The share of validation answers that are right, 0 to 1, where the task asks for answers.
+    fn accuracy(&self, _: &M) -> Option<f64> {
+        None
+    }
 
     /// What the run is about.
     fn hashes(&self) -> DataHashes;

@@ -28,6 +28,8 @@ impl Metric {
 pub(super) struct Validation {
     pub(super) loss: f64,
     pub(super) translations: Option<Translations>,
+    /// Of the answers, where the task has such.
+    accuracy: Option<f64>,
 }
 
 impl Validation {
@@ -46,7 +48,7 @@ impl<M: Architecture> Trainer<M> {
         let loss = sum / tokens.max(1) as f64;
         // A model that makes no numbers cannot be searched.
         let translations = if loss.is_finite() { self.task.translations(model)? } else { None };
-        Ok(Validation { loss, translations })
+        Ok(Validation { loss, translations, accuracy: self.task.accuracy(model) })
     }
 
     /// Validates, and notes whether this is the best checkpoint so far.
@@ -70,6 +72,7 @@ impl<M: Architecture> Trainer<M> {
             step,
             loss: validation.loss,
             bleu: validation.translations.as_ref().map(|translations| translations.bleu),
+            accuracy: validation.accuracy,
             best,
             seconds: self.state.seconds,
         };

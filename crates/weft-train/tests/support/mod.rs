@@ -97,6 +97,25 @@ pub(crate) fn config(architecture: &str, train: &Path, validation: &Path, more: 
     derive(&overrides, &Facts { examples: 200, bytes: 4000, characters: None }).unwrap().0
 }
 
+/// The same for a task that makes its own texts.
+pub(crate) fn task_config(architecture: &str, task: &str, more: &[(&str, &str)]) -> RunConfig {
+    let mut overrides = Overrides::new();
+    let tiny = [
+        ("data.task", task),
+        ("model.architecture", architecture),
+        ("model.hidden_size", "32"),
+        ("model.num_layers", "1"),
+        ("training.window", "24"),
+        ("training.batch_tokens", "240"),
+        ("training.warmup_steps", "5"),
+        ("training.log_interval", "1"),
+        ("training.validation_interval", "4"),
+        ("training.steps", "12"),
+    ];
+    tiny.iter().chain(more).for_each(|(key, value)| overrides.set(key, value, "test").unwrap());
+    derive(&overrides, &weft_train::survey(&overrides).unwrap()).unwrap().0
+}
+
 /// Starts a run on the CPU.
 pub(crate) fn start(config: &RunConfig, folder: &Path) -> Result<Run, TrainError> {
     Run::start(config.clone(), folder, &Device::flex())

@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use weft_text::RecallKind;
 
 use super::DeviceArgs;
 use super::train::{DataFlags, TrainingFlags};
@@ -9,9 +10,11 @@ use super::train::{DataFlags, TrainingFlags};
 ///
 ///   weft compare --train book.txt --size 3M --minutes 10 --output comparison
 ///   weft compare --resume comparison                                          go on where it stopped
+///   weft compare --quick --output comparison                                  ten minutes, without any data
 ///
-/// Trains them in turn, each with the same budget, then writes one page, comparison/report.html, and its
-/// numbers as CSV beside it. Ctrl-C saves and stops. If one fails, the others go on.
+/// Trains them in turn, each with the same budget, then measures them and writes one page,
+/// comparison/report.html, and its numbers as CSV beside it: what each learns, how far back it reaches, what a
+/// longer text costs. Ctrl-C saves and stops. If one fails, the others go on.
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct CompareArgs {
@@ -21,12 +24,21 @@ pub(crate) struct CompareArgs {
     /// Go on with this comparison
     #[arg(long, value_name = "FOLDER", conflicts_with = "output")]
     pub(crate) resume: Option<PathBuf>,
+    /// Generate a text and choose sizes and budgets with which all is done in about ten minutes on two cores; flags win
+    #[arg(long, conflicts_with_all = ["resume", "train", "validation"])]
+    pub(crate) quick: bool,
     /// What to compare, by name [default: all that fit the data]: rnn, lstm, gru and every --architecture of `weft train`
     #[arg(long, short, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
     pub(crate) architectures: Vec<String>,
     /// Parameters of each model, such as 3M
     #[arg(long, value_name = "COUNT")]
     pub(crate) size: Option<String>,
+    /// How far back does each remember? Tasks that language models learn besides, with the same budget each [default: both]
+    #[arg(long, value_enum, value_name = "TASK", num_args = 1.., value_delimiter = ',')]
+    pub(crate) probes: Vec<ProbeName>,
+    /// Train each so many times, with other initial weights and another order of the data: what differs is luck
+    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    pub(crate) seeds: u64,
     /// Read settings from a TOML file; flags win over it
     #[arg(long, value_name = "FILE.toml")]
     pub(crate) config: Option<PathBuf>,
@@ -40,4 +52,26 @@ pub(crate) struct CompareArgs {
     pub(crate) training: TrainingFlags,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
+}
+
+/// A task that asks for what was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProbeName {
+    /// Pairs of letters, then each key again
+    Recall,
+    /// One pair hidden among digits
+    Needle,
+    /// Neither of them
+    None,
+}
+
+impl ProbeName {
+    /// The task, if it is one.
+    pub(crate) fn kind(self) -> Option<RecallKind> {
+        match self {
+            Self::Recall => Some(RecallKind::Recall),
+            Self::Needle => Some(RecallKind::Needle),
+            Self::None => None,
+        }
+    }
 }

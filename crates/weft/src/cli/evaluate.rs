@@ -3,12 +3,14 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use weft_metrics::BleuTokenizer;
 
+use super::train::TaskName;
 use super::{BeamArgs, DeviceArgs};
 
-/// Measure a model on held-out text, or score translations: BLEU, chrF, perplexity, bits per byte
+/// Measure a model on held-out text or a task, or score translations: BLEU, chrF, perplexity, bits per byte
 ///
 ///   weft evaluate MODEL --source test.en --reference test.de
 ///   weft evaluate MODEL --text held-out.txt
+///   weft evaluate MODEL --task recall --distances 16,64,256
 ///   weft evaluate --hypotheses mine.de --reference test.de
 ///
 /// BLEU and chrF are sacrebleu's, to the last printed digit, with the signature that makes them comparable.
@@ -57,6 +59,24 @@ pub(crate) struct EvaluateArgs {
     /// the window]
     #[arg(long, value_name = "TOKENS", requires = "text", help_heading = "Language models")]
     pub(crate) stride: Option<usize>,
+    /// Read the text once, from beginning to end, each token after all before it; for models without positions, which
+    /// carry their state through a text of any length
+    #[arg(long, requires = "text", conflicts_with_all = ["window", "stride"], help_heading = "Language models")]
+    pub(crate) streaming: bool,
+
+    /// A task to measure a language model on: what does it find again of what it has read, and over which distance?
+    #[arg(long, value_enum, value_name = "TASK", conflicts_with_all = ["source", "reference", "text"], help_heading = "Tasks")]
+    pub(crate) task: Option<TaskName>,
+    /// Tokens between a pair and its question [default: 4, 8, 16 and so on, as far as the model has positions, or to four
+    /// times the length it was trained on]
+    #[arg(long, value_name = "TOKENS", num_args = 1.., value_delimiter = ',', requires = "task", help_heading = "Tasks")]
+    pub(crate) distances: Vec<usize>,
+    /// Questions at each distance
+    #[arg(long, value_name = "COUNT", default_value_t = 256, requires = "task", help_heading = "Tasks")]
+    pub(crate) questions: usize,
+    /// Pairs of a key and a value in a text [default: as in training; else 4]
+    #[arg(long, value_name = "COUNT", requires = "task", help_heading = "Tasks")]
+    pub(crate) pairs: Option<usize>,
 
     #[command(flatten)]
     pub(crate) device: DeviceArgs,

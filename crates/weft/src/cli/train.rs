@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use weft_text::RecallKind;
 
 use super::DeviceArgs;
 
@@ -10,6 +11,7 @@ use super::DeviceArgs;
 ///
 ///   weft train --train a.en a.de --validation b.en b.de --output run    a translator
 ///   weft train --train book.txt --output run                            a language model
+///   weft train --task recall --architecture mamba --output run          one that learns to find things again
 ///   weft train --resume run                                             go on where it stopped
 ///
 /// One dial, --preset or --size, sets every other value; each derived value is printed with its
@@ -49,6 +51,13 @@ pub(crate) struct DataFlags {
     /// .gz or .zst
     #[arg(long, value_name = "PATH", num_args = 1..)]
     pub(crate) train: Vec<PathBuf>,
+    /// A task that makes its own texts, instead of files: what does a model find again of what it has read? Texts are
+    /// as long as --window
+    #[arg(long, value_enum, value_name = "TASK")]
+    pub(crate) task: Option<TaskName>,
+    /// Pairs of a key and a value in a text of the task [default: 4]
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) pairs: Option<usize>,
     /// The same for validation. Text may do without: then its end is set aside
     #[arg(long, value_name = "PATH", num_args = 1..)]
     pub(crate) validation: Vec<PathBuf>,
@@ -162,6 +171,24 @@ pub(crate) struct TrainingFlags {
     pub(crate) seed: Option<u64>,
 }
 
+/// A task that makes its own texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TaskName {
+    /// Pairs of letters, then each key again: which letter came after it? Arora et al., arXiv 2312.04927
+    Recall,
+    /// One pair, hidden among digits and asked at the end
+    Needle,
+}
+
+impl From<TaskName> for RecallKind {
+    fn from(name: TaskName) -> Self {
+        match name {
+            TaskName::Recall => Self::Recall,
+            TaskName::Needle => Self::Needle,
+        }
+    }
+}
+
 /// How text is cut into tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum TokenizerName {
@@ -184,6 +211,8 @@ pub(crate) enum ArchitectureName {
     RnnEncoderDecoder,
     /// Decoder-only Transformer in GPT-2's layout
     Gpt,
+    /// Decoder-only Transformer of today: rotary positions, RMSNorm, grouped queries, SwiGLU; a window or a sparse pattern
+    Llama,
     /// Recurrent language model
     RecurrentLm,
     /// Selective state spaces, arXiv 2312.00752

@@ -3,9 +3,10 @@
 use burn::Tensor;
 use burn::tensor::{Int, TensorData};
 use weft_decode::{DecodeError, Sampler};
-use weft_models::search::{Generation, Session, StateError, generate};
+use weft_models::search::{Generation, Session, StateError, generate, stream_loss};
 use weft_models::{LanguageModel, Noise};
-use weft_text::Tokenizer;
+use weft_text::{RecallTask, Tokenizer};
+use weft_train::{RecallAccuracy, TrainError, recall_accuracy};
 
 use super::{device_of, stored_shapes};
 
@@ -20,6 +21,25 @@ pub(crate) trait Continues {
     /// The sum of the losses, in nats, of `targets` after `inputs`, both `[batch, time]` row by row; a target of -1
     /// counts nothing.
     fn loss(&self, inputs: Vec<i32>, targets: Vec<i32>, rows: usize, time: usize) -> f64;
+
+    /// Attention probabilities `[heads, time, time]` of every layer, row by row; none if it does not attend.
+    fn attention_maps(&self, tokens: &[u32]) -> Vec<Vec<f32>>;
+
+    /// The sum of the losses, in nats, of every token but the first, each after all before it, read in pieces; `seen`
+    /// is told how many were read.
+    fn stream_loss(&self, tokens: &[u32], piece: usize, seen: &mut dyn FnMut(usize)) -> f64;
+
+    /// How often the model answers rightly, at each distance.
+    ///
+    /// # Errors
+    /// As [`weft_train::recall_accuracy`].
+    fn recall_accuracy(
+        &self,
+        tokenizer: &Tokenizer,
+        task: &RecallTask,
+        distances: &[usize],
+        questions: usize,
+    ) -> Result<Vec<RecallAccuracy>, TrainError>;
 
     /// The longest sequence, if there is a limit.
     fn max_length(&self) -> Option<usize>;
@@ -91,6 +111,27 @@ impl<M: LanguageModel> Continues for M {
         let loss = LanguageModel::loss(self, tensor(inputs), tensor(targets), &mut Noise::none());
         let values: Vec<f32> = loss.into_data().try_to_vec().expect("a loss is f32");
         values.iter().copied().map(f64::from).sum()
+    }
+
+    fn attention_maps(&self, tokens: &[u32]) -> Vec<Vec<f32>> {
+        let ids = tokens.iter().map(|&token| token as i32).collect();
+        let ids = Tensor::from_data(TensorData::new::<i32, _>(ids, [1, tokens.len()]), &device_of(self));
+        let maps = LanguageModel::attention_maps(self, ids).into_iter();
+        maps.map(|map| map.into_data().try_to_vec().expect("probabilities are f32")).collect()
+    }
+
+    fn stream_loss(&self, tokens: &[u32], piece: usize, seen: &mut dyn FnMut(usize)) -> f64 {
+        stream_loss(self, tokens, piece, seen)
+    }
+
+    fn recall_accuracy(
+        &self,
+        tokenizer: &Tokenizer,
+        task: &RecallTask,
+        distances: &[usize],
+        questions: usize,
+    ) -> Result<Vec<RecallAccuracy>, TrainError> {
+        recall_accuracy(self, tokenizer, task, distances, questions)
     }
 
     fn max_length(&self) -> Option<usize> {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use weft_models::checkpoint;
 use weft_models::gpt::Gpt;
+use weft_models::llama::Llama;
 use weft_models::mamba::Mamba;
 use weft_models::mamba2::Mamba2;
 use weft_models::recurrent_lm::RecurrentLm;
@@ -120,6 +121,13 @@ pub(crate) fn open(path: &Path, device: &Device) -> Result<Model> {
             let size = model.config().vocab_size;
             language_model(&folder, Box::new(model.for_decoding()), size)
         }
+        Llama::MODEL_TYPE => {
+            let config = checkpoint::load_config::<Llama>(&folder)?;
+            size::check(&folder, size::of_llama(&config))?;
+            let model: Llama = checkpoint::load(&folder, device)?;
+            let size = model.config().vocab_size;
+            language_model(&folder, Box::new(model.for_decoding()), size)
+        }
         Mamba2::MODEL_TYPE => {
             let config = checkpoint::load_config::<Mamba2>(&folder)?;
             size::check(&folder, size::of_mamba2(&config))?;
@@ -149,6 +157,7 @@ pub(crate) fn open(path: &Path, device: &Device) -> Result<Model> {
                 RecurrentLm::MODEL_TYPE,
                 Mamba::MODEL_TYPE,
                 Rwkv4::MODEL_TYPE,
+                Llama::MODEL_TYPE,
                 Mamba2::MODEL_TYPE,
                 Rwkv7::MODEL_TYPE,
             ];

@@ -6,6 +6,7 @@ use std::path::Path;
 use weft_models::CellKind;
 use weft_models::checkpoint::{CONFIG_FILE, WEIGHTS_FILE};
 use weft_models::gpt::GptConfig;
+use weft_models::llama::LlamaConfig;
 use weft_models::mamba::MambaConfig;
 use weft_models::mamba2::Mamba2Config;
 use weft_models::recurrent_lm::RecurrentLmConfig;
@@ -112,6 +113,15 @@ fn of_run(config: &RunConfig) -> Size {
             intermediate_size: Some(inner),
             ..GptConfig::default()
         }),
+        ArchitectureKind::Llama => of_llama(&LlamaConfig {
+            vocab_size,
+            hidden_size,
+            intermediate_size: inner,
+            num_layers,
+            num_heads: model.num_heads.unwrap_or(1),
+            num_kv_heads: model.num_kv_heads.unwrap_or(1),
+            ..LlamaConfig::default()
+        }),
         ArchitectureKind::Mamba => of_mamba(&MambaConfig {
             vocab_size,
             hidden_size,
@@ -215,6 +225,17 @@ pub(super) fn of_gpt(config: &GptConfig) -> Size {
     Size { parameters, sinusoids: 0 }
 }
 
+pub(super) fn of_llama(config: &LlamaConfig) -> Size {
+    let (width, head) = (config.hidden_size, config.head_size());
+    let parameters = sum(&[
+        product(&[config.vocab_size, width]),
+        product(&[config.num_layers, 2, width, config.num_heads, head]),
+        product(&[config.num_layers, 2, width, config.num_kv_heads, head]),
+        product(&[config.num_layers, 3, width, config.intermediate_size]),
+    ]);
+    Size { parameters, sinusoids: 0 }
+}
+
 pub(super) fn of_mamba(config: &MambaConfig) -> Size {
     // The inner width may be too large to multiply.
     let inner = config.intermediate_size.unwrap_or_else(|| config.hidden_size.saturating_mul(2));
@@ -270,6 +291,7 @@ pub(super) fn of_recurrent_lm(config: &RecurrentLmConfig) -> Size {
 mod tests {
     use burn::tensor::Device;
     use weft_models::gpt::Gpt;
+    use weft_models::llama::Llama;
     use weft_models::mamba::Mamba;
     use weft_models::mamba2::Mamba2;
     use weft_models::recurrent_lm::RecurrentLm;
@@ -298,6 +320,15 @@ mod tests {
             max_positions: 32,
             ..Default::default()
         };
+        let llama = LlamaConfig {
+            vocab_size: 300,
+            hidden_size: 64,
+            intermediate_size: 160,
+            num_layers: 2,
+            num_heads: 4,
+            num_kv_heads: 2,
+            ..Default::default()
+        };
         let recurrent = RecurrentLmConfig { hidden_size: 64, embedding_size: 64, ..Default::default() };
         let mamba2 =
             Mamba2Config { vocab_size: 300, hidden_size: 64, num_layers: 2, num_heads: 2, ..Default::default() };
@@ -308,6 +339,7 @@ mod tests {
             (of_transformer(&transformer), parameters::<Transformer>(&transformer)),
             (of_rnn_encoder_decoder(&rnn), parameters::<RnnEncoderDecoder>(&rnn)),
             (of_gpt(&gpt), parameters::<Gpt>(&gpt)),
+            (of_llama(&llama), parameters::<Llama>(&llama)),
             (of_mamba(&mamba), parameters::<Mamba>(&mamba)),
             (of_rwkv4(&rwkv4), parameters::<Rwkv4>(&rwkv4)),
             (of_mamba2(&mamba2), parameters::<Mamba2>(&mamba2)),

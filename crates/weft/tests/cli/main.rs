@@ -9,6 +9,7 @@ mod generate;
 mod inspect;
 mod nothing_lost;
 mod quickstart;
+mod recall;
 mod resume;
 mod support;
 mod translate;

@@ -7,6 +7,15 @@ pub(super) struct Section {
     /// HTML.
     pub(super) body: String,
     pub(super) verdict: String,
+    /// Its numbers.
+    pub(super) files: Vec<Csv>,
+}
+
+/// A file of numbers beside the page: NAME.csv.
+pub(super) struct Csv {
+    pub(super) name: &'static str,
+    pub(super) heads: Vec<&'static str>,
+    pub(super) rows: Vec<Vec<String>>,
 }
 
 const STYLE: &str = "
@@ -19,14 +28,15 @@ body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 52rem; background: 
 h1 { line-height: 1.2 } h2 { margin: 3rem 0 .5rem; line-height: 1.25 }
 .claim { color: var(--quiet); font-style: italic; margin: 0 0 1rem }
 .verdict { border-left: 4px solid #2563eb; padding: .25rem 0 .25rem 1rem; margin: 1rem 0 }
-.wide { overflow-x: auto }
-svg { display: block; max-width: 100%; height: auto; margin: 1rem 0 }
+.files { color: var(--quiet); font-size: .9rem }
+.wide { overflow-x: auto; margin: 1rem 0 }
+svg { display: block }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { padding: .3rem .75rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap }
 th:first-child, td:first-child { padding-left: 0; text-align: left }
 pre { background: var(--card); padding: .75rem 1rem; white-space: pre-wrap; overflow-wrap: anywhere; border-radius: 6px }
 footer { margin-top: 4rem; color: var(--quiet); font-size: .9rem }
-@media print { body { max-width: none } h2, figure, table, svg { break-inside: avoid } }
+@media print { body { max-width: none } svg { max-width: 100%; height: auto } h2, figure, table, svg { break-inside: avoid } }
 ";
 
 /// The whole page.
@@ -34,12 +44,15 @@ pub(super) fn page(title: &str, lead: &str, sections: &[Section], notes: &str) -
     let sections: String = sections
         .iter()
         .map(|section| {
+            let files: Vec<String> = section.files.iter().map(|file| format!("{}.csv", file.name)).collect();
             format!(
-                "<section>\n<h2>{}</h2>\n<p class=\"claim\">{}</p>\n{}\n<p class=\"verdict\">{}</p>\n</section>\n",
+                "<section>\n<h2>{}</h2>\n<p class=\"claim\">{}</p>\n{}\n<p class=\"verdict\">{}</p>\n\
+                 <p class=\"files\">{}</p>\n</section>\n",
                 section.title,
-                section.claim,
+                escaped(section.claim),
                 section.body,
-                escaped(&section.verdict)
+                escaped(&section.verdict),
+                files.join(", "),
             )
         })
         .collect();
@@ -65,19 +78,28 @@ pub(super) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     format!("<div class=\"wide\"><table>\n<thead>{head}</thead>\n<tbody>{rows}</tbody>\n</table></div>\n")
 }
 
-/// The same as comma-separated values.
-pub(super) fn csv(heads: &[&str], rows: &[Vec<String>]) -> String {
-    let field = |text: &str| match text.contains([',', '"', '\n']) {
-        true => format!("\"{}\"", text.replace('"', "\"\"")),
-        false => text.to_owned(),
-    };
-    let line = |cells: Vec<String>| cells.join(",") + "\n";
-    let mut text = line(heads.iter().map(|head| field(head)).collect());
-    text.extend(rows.iter().map(|cells| line(cells.iter().map(|cell| field(cell)).collect())));
-    text
+impl Csv {
+    /// The file's text.
+    pub(super) fn text(&self) -> String {
+        let field = |text: &str| match text.contains([',', '"', '\n']) {
+            true => format!("\"{}\"", text.replace('"', "\"\"")),
+            false => text.to_owned(),
+        };
+        let line = |cells: Vec<String>| cells.join(",") + "\n";
+        let mut text = line(self.heads.iter().map(|head| field(head)).collect());
+        text.extend(self.rows.iter().map(|cells| line(cells.iter().map(|cell| field(cell)).collect())));
+        text
+    }
 }
 
-/// Text as HTML.
+/// A picture, wider than a phone: there it is moved, not shrunk.
+pub(super) fn figure(svg: &str) -> String {
+    format!("<div class=\"wide\">{svg}</div>\n")
+}
+
+/// Text as HTML; control characters, which a model may write, become boxes.
 pub(super) fn escaped(text: &str) -> String {
+    let shown = |letter: char| if letter.is_control() && letter != '\n' { '□' } else { letter };
+    let text: String = text.chars().map(shown).collect();
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -1,14 +1,17 @@
 //! What is compared: each run with its full configuration, so that a comparison can go on without its command line.
+//!
+//! Every competitor learns the text and, if it is a language model, the probes: tasks that ask for what was read.
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use weft_models::checkpoint::write_whole;
+use weft_text::RecallKind;
 use weft_train::{ArchitectureKind, Overrides, RunConfig, derive, survey};
 
 use crate::cli::CompareArgs;
 use crate::commands::train::settings::{choose_architecture, data_flags, layered, training_flags};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, range_hint};
 use crate::files::shell;
 use crate::model::check_training;
 use crate::output::say;
@@ -29,8 +32,24 @@ pub(super) struct Plan {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Planned {
     pub(super) name: String,
+    /// Who is compared: the runs of a competitor differ in their seeds.
+    pub(super) competitor: String,
     pub(super) config: RunConfig,
 }
+
+/// Settings over which those of the command line win.
+#[derive(Debug, Default)]
+pub(super) struct Base {
+    /// Of the runs that learn the text.
+    pub(super) text: Overrides,
+    /// The same, of attention alone.
+    pub(super) attention: Overrides,
+    /// Of the probes.
+    pub(super) probe: Overrides,
+}
+
+/// What of the command line holds for the probes too; what else suits them follows from the task.
+const BUDGET: [&str; 3] = ["training.steps", "training.minutes", "training.seed"];
 
 /// An architecture as people name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,22 +60,40 @@ struct Competitor {
 }
 
 impl Plan {
-    /// From the command line; every configuration is derived and checked before anything is trained.
+    /// From the command line, whose settings win over those of `base`; every configuration is derived and checked before
+    /// anything is trained.
     ///
     /// # Errors
     /// A name that nobody knows, settings that do not fit, data that cannot be read.
-    pub(super) fn make(args: &CompareArgs) -> Result<Self> {
+    pub(super) fn make(args: &CompareArgs, base: Base) -> Result<Self> {
+        check_seeds(args.seeds)?;
         let mut flags = data_flags(&args.data)?;
         flags.merge(training_flags(&args.training)?);
         if let Some(size) = &args.size {
             flags.set_value("model.size", size.as_str(), "--size")?;
         }
-        let shared = layered(args.config.as_deref(), flags, &args.set)?;
+        let fixed = layered(args.config.as_deref(), flags, &args.set)?;
+        let Base { text: mut shared, attention, probe: mut of_probes } = base;
+        for key in BUDGET {
+            if let Some(value) = fixed.get::<toml::Value>(key)? {
+                of_probes.set_value(key, value, key)?;
+            }
+        }
+        shared.merge(fixed.clone());
+        if shared.get::<RecallKind>("data.task")?.is_some() {
+            return Err(Error::new("--task is not for a comparison, in which all learn a text or pairs")
+                .hint("choose with --probes recall,needle what they learn besides"));
+        }
         let competitors = competitors(args, &shared)?;
-        let mut runs: Vec<Planned> = Vec::new();
+        let probes = probes(args, &competitors)?;
+        let mut texts = Vec::new();
         let mut facts = None;
         for competitor in competitors {
             let mut overrides = shared.clone();
+            if matches!(competitor.architecture, ArchitectureKind::Gpt | ArchitectureKind::Llama) {
+                overrides.merge(attention.clone());
+                overrides.merge(fixed.clone());
+            }
             overrides.set_value("model.architecture", competitor.architecture.name(), "--architectures")?;
             if let Some(cell) = competitor.cell {
                 overrides.set_value("model.cell", cell, "--architectures")?;
@@ -75,9 +112,30 @@ impl Plan {
                 competitor.name,
                 config.training.learning_rate
             );
-            runs.push(Planned { name: competitor.name, config });
+            texts.push((competitor.name, config));
+        }
+        let mut runs = Vec::new();
+        let mut add = |name: &str, config: &RunConfig| {
+            runs.extend((0..args.seeds).map(|seed| planned(name, config, seed)));
+        };
+        texts.iter().for_each(|(name, config)| add(name, config));
+        for kind in probes {
+            for (name, text) in &texts {
+                add(name, &probe(kind, text, &of_probes)?);
+            }
         }
         Ok(Self { runs })
+    }
+
+    /// Who is compared, in order.
+    pub(super) fn competitors(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = Vec::new();
+        for run in &self.runs {
+            if !names.contains(&run.competitor.as_str()) {
+                names.push(&run.competitor);
+            }
+        }
+        names
     }
 
     /// The plan that a folder holds.
@@ -93,20 +151,83 @@ impl Plan {
         })
     }
 
+    /// Checks that a folder holds no comparison.
+    ///
+    /// # Errors
+    /// One that does.
+    pub(super) fn check_free(folder: &Path) -> Result {
+        match folder.join(PLAN_FILE).exists() {
+            false => Ok(()),
+            true => Err(Error::new(format!("{} holds a comparison", folder.display()))
+                .hint(format!("go on with `weft compare --resume {}`, or name another folder", shell(folder)))),
+        }
+    }
+
     /// Writes the plan into a new folder.
     ///
     /// # Errors
-    /// A folder that cannot be written, or that has a plan.
+    /// A folder that cannot be written.
     pub(super) fn write(&self, folder: &Path) -> Result {
         let path = folder.join(PLAN_FILE);
-        if path.exists() {
-            return Err(Error::new(format!("{} holds a comparison", folder.display()))
-                .hint(format!("go on with `weft compare --resume {}`, or name another folder", shell(folder))));
-        }
         std::fs::create_dir_all(folder).map_err(|error| Error::file("make", folder, &error))?;
         let text = serde_json::to_string_pretty(self).expect("a plan is plain values");
         Ok(write_whole(&path, text.as_bytes())?)
     }
+}
+
+/// The most seeds: their runs are folders, and their spread is known long before.
+const MOST_SEEDS: u64 = 100;
+
+fn check_seeds(seeds: u64) -> Result {
+    match (1..=MOST_SEEDS).contains(&seeds) {
+        true => Ok(()),
+        false => {
+            let wanted = format!("1 to {MOST_SEEDS}");
+            Err(Error::new(format!("--seeds is {seeds}, wanted {wanted}")).hint(range_hint(&wanted)))
+        }
+    }
+}
+
+/// A competitor's run number `seed`, from 0.
+fn planned(competitor: &str, config: &RunConfig, seed: u64) -> Planned {
+    let mut config = config.clone();
+    config.training.seed = config.training.seed.wrapping_add(seed);
+    let task = config.data.task.map_or_else(String::new, |task| format!("{}-", task.name()));
+    let seed = if seed == 0 { String::new() } else { format!("-seed{}", seed + 1) };
+    let name = format!("{task}{competitor}{seed}");
+    Planned { name, competitor: competitor.to_owned(), config }
+}
+
+/// The probes that are named, or all that the competitors can learn.
+fn probes(args: &CompareArgs, competitors: &[Competitor]) -> Result<Vec<RecallKind>> {
+    let translates = competitors.iter().any(|competitor| competitor.architecture.is_translator());
+    let chosen = match &args.probes[..] {
+        [] if translates => Vec::new(),
+        [] => vec![RecallKind::Recall, RecallKind::Needle],
+        named => named.iter().filter_map(|name| name.kind()).collect(),
+    };
+    match translates && !chosen.is_empty() {
+        false => Ok(chosen),
+        true => Err(Error::new("--probes: translators do not learn them").hint("leave --probes out")),
+    }
+}
+
+/// The configuration in which a competitor of the same shape as in `text` learns a task.
+fn probe(kind: RecallKind, text: &RunConfig, settings: &Overrides) -> Result<RunConfig> {
+    let mut overrides = settings.clone();
+    let from = "--probes";
+    let model = &text.model;
+    overrides.set_value("data.task", kind.name(), from)?;
+    overrides.set_value("model.architecture", model.architecture.name(), from)?;
+    overrides.set_value("model.hidden_size", model.hidden_size as i64, from)?;
+    overrides.set_value("model.num_layers", model.num_layers as i64, from)?;
+    if let Some(cell) = model.cell {
+        let cell = toml::Value::try_from(cell).expect("a cell is a word");
+        overrides.set_value("model.cell", cell, from)?;
+    }
+    let (config, _) = derive(&overrides, &survey(&overrides)?)?;
+    check_training(&config)?;
+    Ok(config)
 }
 
 /// Those that are named, or all that the data suit.

@@ -60,7 +60,12 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Curve>> {
         },
         Curve {
             name: "validation BLEU",
-            points: validation.filter_map(|record| Some((record.step, record.bleu?))).collect(),
+            points: validation.clone().filter_map(|record| Some((record.step, record.bleu?))).collect(),
+            better: Better::Higher,
+        },
+        Curve {
+            name: "right answers",
+            points: validation.filter_map(|record| Some((record.step, record.accuracy?))).collect(),
             better: Better::Higher,
         },
         Curve {

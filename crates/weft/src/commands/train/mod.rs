@@ -5,7 +5,7 @@ mod watch;
 
 use std::path::{Path, PathBuf};
 
-use weft_train::{Event, Outcome, Run, RunFolder, average, check_average_output, derive, survey};
+use weft_train::{Event, Outcome, Run, RunConfig, RunFolder, average, check_average_output, derive, survey};
 
 use crate::cli::{AverageArgs, TrainArgs};
 use crate::error::{Error, Result};
@@ -67,14 +67,17 @@ pub(crate) fn run(args: &TrainArgs) -> Result {
         run.folder().model_path().display(),
         folder.join("curve.svg").display()
     );
-    say!("next:\n{}", next(folder, run.config().model.architecture.is_translator()));
+    say!("next:\n{}", next(folder, run.config()));
     Ok(())
 }
 
 /// What to type after a run.
-fn next(folder: &Path, translates: bool) -> String {
+fn next(folder: &Path, config: &RunConfig) -> String {
     let folder = shell(folder);
-    match translates {
+    if let Some(task) = config.data.task {
+        return format!("  weft evaluate {folder} --task {}\n  weft inspect {folder}", task.name());
+    }
+    match config.model.architecture.is_translator() {
         true => format!(
             "  weft translate {folder} < sentences.txt\n  \
              weft evaluate {folder} --source test.source --reference test.target\n  \

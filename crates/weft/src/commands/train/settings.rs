@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
-use weft_text::{ParallelFiles, TextError};
+use weft_text::{ParallelFiles, RecallKind, TextError};
 use weft_train::Overrides;
 
 use crate::cli::{ArchitectureName, DataFlags, ModelFlags, TokenizerName, TrainArgs, TrainingFlags};
@@ -57,6 +57,8 @@ pub(crate) fn data_flags(data: &DataFlags) -> Result<Overrides> {
     if !data.languages.is_empty() {
         all.set_value("data.languages", data.languages.clone(), "--languages")?;
     }
+    set_text(&mut all, "data.task", "--task", data.task.map(|task| RecallKind::from(task).name()))?;
+    set_count(&mut all, "data.pairs", "--pairs", data.pairs)?;
     set_text(&mut all, "tokenizer.kind", "--tokenizer", data.tokenizer.map(tokenizer_name))?;
     set_count(&mut all, "data.max_length", "--max-sentence", data.max_sentence)?;
     set_count(&mut all, "tokenizer.vocab_size", "--vocab-size", data.vocab_size)?;
@@ -131,13 +133,17 @@ fn set_number(all: &mut Overrides, key: &str, flag: &str, value: Option<f64>) ->
     value.map_or(Ok(()), |value| Ok(all.set_value(key, value, flag)?))
 }
 
-/// Where nobody named an architecture, data that hold no pairs are text for a language model.
+/// Where nobody named an architecture, data that hold no pairs are text for a language model, and so is a task.
 ///
 /// # Errors
 /// Files that cannot be read.
 pub(crate) fn choose_architecture(all: &mut Overrides) -> Result<Option<&'static str>> {
     if all.keys().any(|key| key == "model.architecture") {
         return Ok(None);
+    }
+    if all.get::<RecallKind>("data.task")?.is_some() {
+        all.set_value("model.architecture", "gpt", "--task")?;
+        return Ok(Some("gpt"));
     }
     let paths: Vec<PathBuf> = all.get("data.train")?.unwrap_or_default();
     let [path] = &paths[..] else { return Ok(None) };
@@ -181,6 +187,7 @@ fn architecture_name(name: ArchitectureName) -> &'static str {
         ArchitectureName::RnnEncoderDecoder => "rnn_encoder_decoder",
         ArchitectureName::Gpt => "gpt",
         ArchitectureName::RecurrentLm => "recurrent_lm",
+        ArchitectureName::Llama => "llama",
         ArchitectureName::Mamba => "mamba",
         ArchitectureName::Rwkv4 => "rwkv4",
         ArchitectureName::Mamba2 => "mamba2",

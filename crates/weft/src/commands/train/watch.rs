@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use weft_train::{Event, Progress};
 
 use crate::output::say;
@@ -28,12 +28,15 @@ pub(crate) struct Watch {
 impl Watch {
     /// Nothing seen yet; the bar is there only on a terminal.
     pub(crate) fn new() -> Self {
-        Self::named("")
+        Self::of(ProgressBar::new(PARTS), "")
     }
 
-    /// The same for one run of several.
-    pub(crate) fn named(name: &str) -> Self {
-        let bar = ProgressBar::new(PARTS);
+    /// The same for one run of several, below the bars that are there.
+    pub(crate) fn among(bars: &MultiProgress, name: &str) -> Self {
+        Self::of(bars.add(ProgressBar::new(PARTS)), name)
+    }
+
+    fn of(bar: ProgressBar, name: &str) -> Self {
         let template = if terminal::colours() { "{bar:24.cyan/dim} {msg}" } else { "{bar:24} {msg}" };
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("━╸─"));
@@ -50,6 +53,9 @@ impl Watch {
                 let mut line = format!("step {:>6}  validation loss {:.4}", record.step, record.loss);
                 if let Some(bleu) = record.bleu {
                     line += &format!("  BLEU {bleu:.2}");
+                }
+                if let Some(accuracy) = record.accuracy {
+                    line += &format!("  right answers {:.1} %", 100.0 * accuracy);
                 }
                 line += if record.best { "  best so far" } else { "" };
                 self.line(&line);

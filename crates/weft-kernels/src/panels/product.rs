@@ -7,7 +7,7 @@
 
 use pulp::{Simd, WithSimd};
 
-/// A bound that depends on the row: `first + slope * row`, kept between 0 and `most`.
+/// A bound that depends on the row: `first + slope * row`, kept between `least` and `most`.
 ///
 /// A causal mask bounds which keys a query sees, and so which queries see a key; nothing beyond the bound is
 /// computed, so that what lies there (a later token's NaN) cannot reach the result.
@@ -15,18 +15,24 @@ use pulp::{Simd, WithSimd};
 pub(crate) struct Ramp {
     pub(crate) first: isize,
     pub(crate) slope: isize,
+    pub(crate) least: usize,
     pub(crate) most: usize,
 }
 
 impl Ramp {
     /// The same bound for every row.
     pub(crate) const fn flat(most: usize) -> Self {
-        Self { first: most as isize, slope: 0, most }
+        Self { first: most as isize, slope: 0, least: 0, most }
+    }
+
+    /// A bound that rises by one from row to row.
+    pub(crate) const fn rising(first: isize, most: usize) -> Self {
+        Self { first, slope: 1, least: 0, most }
     }
 
     #[inline(always)]
     pub(crate) fn at(self, row: usize) -> usize {
-        (self.first + self.slope * row as isize).clamp(0, self.most as isize) as usize
+        (self.first + self.slope * row as isize).clamp(self.least as isize, self.most as isize) as usize
     }
 }
 
@@ -40,8 +46,10 @@ pub(crate) struct Product<'a> {
     pub(crate) a_column: usize,
     /// Panels: see [`super::pack`].
     pub(crate) b: &'a [f32],
-    /// How many rows `b` has: the whole inner axis.
+    /// How many rows `b` has.
     pub(crate) depth: usize,
+    /// The row of `b` at which the inner axis starts.
+    pub(crate) skip: usize,
     pub(crate) columns: Ramp,
     pub(crate) from: Ramp,
     pub(crate) to: Ramp,
@@ -68,7 +76,10 @@ impl WithSimd for Product<'_> {
         let padded = columns.next_multiple_of(2 * lanes).min(self.columns.most.next_multiple_of(lanes));
         assert!(padded <= self.c_row || self.rows == 1, "product: a row overlaps the next");
         assert!((self.rows - 1) * self.c_row + padded <= self.c.len(), "product: past its end");
-        assert!(self.to.most <= self.depth && self.depth * padded <= self.b.len(), "product: panels too short");
+        assert!(
+            self.skip + self.to.most <= self.depth && self.depth * padded <= self.b.len(),
+            "product: panels too short"
+        );
         let last = (self.rows - 1) * self.a_row + self.to.most.saturating_sub(1) * self.a_column;
         assert!(self.to.most == 0 || last < self.a.len(), "product: left operand too short");
 
@@ -121,18 +132,15 @@ impl Product<'_> {
         let (a_row, a_column, c_row) = (self.a_row, self.a_column, self.c_row);
         // SAFETY: the caller's promise; panels before this one hold `depth` rows of `start` columns together.
         let (a, b, c) = unsafe {
-            (self.a.as_ptr().add(row * a_row), self.b.as_ptr().add(start * self.depth), c.add(row * c_row + start))
+            let b = self.b.as_ptr().add(start * self.depth + self.skip * VECTORS * lanes);
+            (self.a.as_ptr().add(row * a_row), b, c.add(row * c_row + start))
         };
-        let mut from = [0; ROWS];
-        let mut to = [0; ROWS];
-        for r in 0..ROWS {
-            from[r] = self.from.at(row + r);
-            to[r] = self.to.at(row + r);
-        }
-        let first = from[0].min(from[ROWS - 1]);
-        let last = to[0].max(to[ROWS - 1]);
+        // Bounds rise or fall from row to row, so that those of the first and the last row say what is between.
+        let (from, to) =
+            ([row, row + ROWS - 1].map(|row| self.from.at(row)), [row, row + ROWS - 1].map(|row| self.to.at(row)));
+        let (first, last) = (from[0].min(from[1]), to[0].max(to[1]));
         // Between these two, every row takes part.
-        let (mut common, mut end) = (from[0].max(from[ROWS - 1]), to[0].min(to[ROWS - 1]));
+        let (mut common, mut end) = (from[0].max(from[1]), to[0].min(to[1]));
         if common >= end {
             (common, end) = (last.max(first), last.max(first));
         }
@@ -149,7 +157,7 @@ impl Product<'_> {
         // Closures are not compiled for the instruction set of their caller: these loops are spelled out.
         // The order of the chain over k is kept: first the rows that begin early, then all, then those that end late.
         // SAFETY: as below.
-        unsafe { ragged::<S, ROWS, VECTORS>(simd, &mut sums, first..common, [a_row, a_column], a, b, &from, &to) };
+        unsafe { self.ragged::<S, ROWS, VECTORS>(simd, &mut sums, first..common, row, a, b) };
         for k in common..end {
             // SAFETY: `k` is below `to`, so that the panel has row `k` and `a` column `k`.
             unsafe {
@@ -163,11 +171,51 @@ impl Product<'_> {
             }
         }
         // SAFETY: as above.
-        unsafe { ragged::<S, ROWS, VECTORS>(simd, &mut sums, end..last, [a_row, a_column], a, b, &from, &to) };
+        unsafe { self.ragged::<S, ROWS, VECTORS>(simd, &mut sums, end..last, row, a, b) };
         for (r, sums) in sums.iter().enumerate() {
             for (v, &sum) in sums.iter().enumerate() {
                 // SAFETY: inside `c`, by the caller's promise.
                 unsafe { c.add(r * c_row + v * lanes).cast::<S::f32s>().write_unaligned(sum) };
+            }
+        }
+    }
+    /// The multiply-adds of a tile for the `range` of k in which only some rows take part.
+    ///
+    /// # Safety
+    /// `a` and `b` have the rows and columns of the tile up to the end of the range.
+    #[inline(always)]
+    unsafe fn ragged<S: Simd, const ROWS: usize, const VECTORS: usize>(
+        &self,
+        simd: S,
+        sums: &mut [[S::f32s; VECTORS]; ROWS],
+        range: std::ops::Range<usize>,
+        row: usize,
+        a: *const f32,
+        b: *const f32,
+    ) {
+        if range.is_empty() {
+            return;
+        }
+        let (mut from, mut to) = ([0; ROWS], [0; ROWS]);
+        for r in 0..ROWS {
+            from[r] = self.from.at(row + r);
+            to[r] = self.to.at(row + r);
+        }
+        for k in range {
+            let now = simd.splat_u32s(k as u32);
+            // SAFETY: the caller's promise.
+            unsafe {
+                let b = vectors::<S, VECTORS>(b.add(k * VECTORS * S::F32_LANES));
+                for r in 0..ROWS {
+                    // A selection, not a branch (the pattern is too irregular to predict) nor a factor of 0 (NaN).
+                    let begun = simd.less_than_or_equal_u32s(simd.splat_u32s(from[r] as u32), now);
+                    let takes_part = simd.and_m32s(begun, simd.less_than_u32s(now, simd.splat_u32s(to[r] as u32)));
+                    let a = simd.splat_f32s(*a.add(r * self.a_row + k * self.a_column));
+                    for v in 0..VECTORS {
+                        let sum = simd.mul_add_f32s(a, b[v], sums[r][v]);
+                        sums[r][v] = simd.select_f32s(takes_part, sum, sums[r][v]);
+                    }
+                }
             }
         }
     }
@@ -181,39 +229,4 @@ impl Product<'_> {
 unsafe fn vectors<S: Simd, const VECTORS: usize>(from: *const f32) -> [S::f32s; VECTORS] {
     // SAFETY: the caller's promise; the vectors are plain numbers side by side.
     unsafe { from.cast::<[S::f32s; VECTORS]>().read_unaligned() }
-}
-
-/// The multiply-adds of a tile for the `range` of k in which only some rows take part.
-///
-/// # Safety
-/// `a` and `b` have the rows and columns of the tile up to the end of the range.
-#[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "the inner loop of `tile`, which must be inlined there")]
-unsafe fn ragged<S: Simd, const ROWS: usize, const VECTORS: usize>(
-    simd: S,
-    sums: &mut [[S::f32s; VECTORS]; ROWS],
-    range: std::ops::Range<usize>,
-    [a_row, a_column]: [usize; 2],
-    a: *const f32,
-    b: *const f32,
-    from: &[usize; ROWS],
-    to: &[usize; ROWS],
-) {
-    for k in range {
-        let now = simd.splat_u32s(k as u32);
-        // SAFETY: the caller's promise.
-        unsafe {
-            let b = vectors::<S, VECTORS>(b.add(k * VECTORS * S::F32_LANES));
-            for r in 0..ROWS {
-                // A selection, not a branch (the pattern is too irregular to predict) nor a factor of 0 (NaN).
-                let begun = simd.less_than_or_equal_u32s(simd.splat_u32s(from[r] as u32), now);
-                let takes_part = simd.and_m32s(begun, simd.less_than_u32s(now, simd.splat_u32s(to[r] as u32)));
-                let a = simd.splat_f32s(*a.add(r * a_row + k * a_column));
-                for v in 0..VECTORS {
-                    let sum = simd.mul_add_f32s(a, b[v], sums[r][v]);
-                    sums[r][v] = simd.select_f32s(takes_part, sum, sums[r][v]);
-                }
-            }
-        }
-    }
 }

@@ -1,24 +1,21 @@
-//! `weft evaluate`: scores of translations, and of language models on text.
+//! `weft evaluate`: scores of translations, and of language models on text and on tasks.
+
+mod recall;
+mod text;
 
 use std::path::Path;
 
 use serde_json::json;
 use weft_decode::BeamConfig;
-use weft_metrics::{Bleu, Chrf, Perplexity, exact_match};
-use weft_text::{TextCorpus, TextDataset, TextError, sequential_windows};
+use weft_metrics::{Bleu, Chrf, exact_match};
 
 use super::translate::{beam_config, report_cut};
 use crate::cli::EvaluateArgs;
 use crate::device;
-use crate::error::{Error, Result, range_hint};
+use crate::error::{Error, Result};
 use crate::files::{lines_of, refuse_input};
-use crate::model::{Model, TextModel, TranslationModel, open};
-use crate::output::{Output, say};
-
-/// The window of models without a limit.
-const DEFAULT_WINDOW: usize = 256;
-/// Tokens that are measured together.
-const TOKENS_PER_BATCH: usize = 8192;
+use crate::model::{Model, TranslationModel, open};
+use crate::output::Output;
 
 /// Measures what the arguments name.
 pub(crate) fn run(args: &EvaluateArgs) -> Result {
@@ -26,14 +23,18 @@ pub(crate) fn run(args: &EvaluateArgs) -> Result {
         let hypotheses = lines_of(args.hypotheses.as_deref().expect("clap asks for one of the two"))?;
         return score(args, &hypotheses);
     };
-    let wanted = "give --source FILE --reference FILE for a translator, or --text FILE for a language model";
-    if args.source.is_none() && args.text.is_empty() {
+    let wanted =
+        "give --source FILE --reference FILE for a translator, --text FILE or --task recall for a language model";
+    if args.source.is_none() && args.text.is_empty() && args.task.is_none() {
         return Err(Error::new("there is nothing to measure the model on").hint(wanted));
     }
     let model = open(path, &device::open(args.device.device)?)?;
     match (&model, &args.source) {
         (Model::Translator(model), Some(source)) => translate_and_score(args, model, source),
-        (Model::LanguageModel(model), None) => measure_text(args, model),
+        (Model::LanguageModel(model), None) => match args.task {
+            Some(task) => recall::measure(args, task.into(), path, model),
+            None => text::measure(args, model),
+        },
         (Model::Translator(_), None) => Err(Error::new(format!("{} is a translator", path.display())).hint(wanted)),
         (Model::LanguageModel(_), Some(_)) => {
             Err(Error::new(format!("{} is a language model", path.display())).hint(wanted))
@@ -129,66 +130,4 @@ fn check_lengths(path: &Path, wanted: usize, references: &[std::path::PathBuf]) 
         }
     }
     Ok(())
-}
-
-/// Prints how well a language model predicts text.
-fn measure_text(args: &EvaluateArgs, model: &TextModel) -> Result {
-    let dataset = TextDataset::build(&TextCorpus::new(&args.text), &model.tokenizer)?;
-    if !dataset.skipped.is_empty() {
-        say!("{}", dataset.skipped);
-    }
-    let limit = model.model.max_length();
-    let window = args.window.unwrap_or(limit.unwrap_or(DEFAULT_WINDOW));
-    if let Some(limit) = limit.filter(|&limit| window > limit) {
-        return Err(Error::new(format!("--window is {window}, but the model reads at most {limit} tokens at once"))
-            .hint(format!("set it to {limit} or less")));
-    }
-    if window == 0 {
-        let wanted = "at least 1";
-        return Err(Error::new(format!("--window is 0, wanted {wanted}")).hint(range_hint(wanted)));
-    }
-    let stride = args.stride.unwrap_or(window.div_ceil(2));
-    let windows = sequential_windows(dataset.ids.len(), window, stride).map_err(|error| match error {
-        TextError::Setting { field, found, wanted } => {
-            Error::new(format!("--{field} is {found}, wanted {wanted}")).hint(range_hint(wanted))
-        }
-        other => other.into(),
-    })?;
-    let mut nats = 0.0;
-    let mut rest = windows.as_slice();
-    while let Some(first) = rest.first() {
-        let most = (TOKENS_PER_BATCH / first.length.max(1)).max(1);
-        let same = rest.iter().take(most).take_while(|window| window.length == first.length).count();
-        let (batch, later) = rest.split_at(same);
-        rest = later;
-        let (mut inputs, mut targets) = (Vec::new(), Vec::new());
-        for window in batch {
-            let ids = &dataset.ids[window.start..=window.start + window.length];
-            inputs.extend(ids[..window.length].iter().map(|&id| id as i32));
-            let target = |(place, &id): (usize, &u32)| if place < window.scored_from { -1 } else { id as i32 };
-            targets.extend(ids[1..].iter().enumerate().map(target));
-        }
-        nats += model.model.loss(inputs, targets, batch.len(), first.length);
-    }
-    let scored = &dataset.ids[1..];
-    let bytes = model.tokenizer.byte_count(scored)?;
-    let found = Perplexity::new(nats, scored.len() as u64, bytes as u64, window, stride)?;
-    let mut output = Output::open(None)?;
-    if args.json {
-        let report = json!({
-            "perplexity": found.perplexity(),
-            "bits_per_byte": found.bits_per_byte(),
-            "bits_per_token": found.bits_per_token(),
-            "nats_per_token": found.nats_per_token(),
-            "tokens": found.num_tokens(),
-            "bytes": found.num_bytes(),
-            "window": window,
-            "stride": stride,
-        });
-        output.line(&format!("{report:#}"))?;
-    } else {
-        output.line(&format!("{found:.3}"))?;
-        output.line(&format!("loss {:.4} nats/token", found.nats_per_token()))?;
-    }
-    output.flush()
 }
