@@ -10,8 +10,8 @@ use divan::counter::ItemsCount;
 use weft_kernels::{Activation, Dropout, Epilogue, WeightLayout, linear};
 
 /// Rows, in, out, and the layout: a small GPT's layers at 4,096 tokens and at 4, a larger one's at 64, a small
-/// translator's at 2,048.
-const CASES: [(usize, usize, usize, WeightLayout); 10] = [
+/// translator's at 2,048, RWKV-7's of low rank.
+const CASES: [(usize, usize, usize, WeightLayout); 12] = [
     (4096, 256, 768, WeightLayout::InOut),
     (4096, 256, 1024, WeightLayout::InOut),
     (4096, 1024, 256, WeightLayout::InOut),
@@ -22,6 +22,8 @@ const CASES: [(usize, usize, usize, WeightLayout); 10] = [
     (2048, 256, 256, WeightLayout::OutIn),
     (2048, 256, 512, WeightLayout::OutIn),
     (2048, 512, 256, WeightLayout::OutIn),
+    (4096, 256, 32, WeightLayout::InOut),
+    (4096, 32, 256, WeightLayout::InOut),
 ];
 
 #[global_allocator]

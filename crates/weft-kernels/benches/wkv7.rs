@@ -21,7 +21,7 @@ fn inputs(batch: usize, time: usize, device: &Device) -> Wkv7Inputs {
         if device.is_autodiff() { values.require_grad() } else { values }
     };
     // Of length 1 or so, as keys are: a state that is read and replaced by more would grow.
-    Wkv7Inputs { r: make(1.0), d: make(2.0), k: make(1.0), v: make(1.0), a: make(0.1), b: make(0.1) }
+    Wkv7Inputs { r: make(1.0), d: make(2.0), k: make(1.0), v: make(1.0), a: make(0.1), rate: make(0.5) }
 }
 
 #[divan::bench(sample_size = 1, sample_count = 30)]

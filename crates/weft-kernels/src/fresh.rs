@@ -3,6 +3,8 @@
 
 use std::mem::MaybeUninit;
 
+use rayon::prelude::*;
+
 /// Values that are yet to be written.
 pub(crate) struct Fresh(Vec<f32>);
 
@@ -27,6 +29,18 @@ impl Fresh {
         unsafe { self.0.set_len(count) };
         self.0
     }
+}
+
+/// `count` zeros, written on all threads if they are many: for results of which tasks write parts.
+pub(crate) fn zeros(count: usize) -> Vec<f32> {
+    const PART: usize = 1 << 16;
+    if count <= PART {
+        return vec![0.0; count];
+    }
+    let mut values = Fresh::new(count);
+    values.room()[..count].par_chunks_mut(PART).for_each(|part| part.fill(MaybeUninit::new(0.0)));
+    // SAFETY: all were just written.
+    unsafe { values.filled(count) }
 }
 
 /// A part of the room as zeros. A part that fits the cache and is then written costs memory one pass, not two.

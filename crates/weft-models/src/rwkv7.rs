@@ -21,14 +21,15 @@
 
 use burn::Tensor;
 use burn::module::{Module, Param};
-use burn::tensor::activation::sigmoid;
 use burn::tensor::{Device, Int};
 use serde::{Deserialize, Serialize};
 use weft_kernels::cross_entropy::linear_cross_entropy;
 use weft_kernels::dropout::Dropout;
 use weft_kernels::embedding::{EmbeddingOptions, embedding};
+use weft_kernels::gated_residual::gated_residual;
 use weft_kernels::linear::{Activation, Epilogue, WeightLayout, linear};
 use weft_kernels::token_shift::token_shift;
+use weft_kernels::wkv7::keys::{removal_key, replacement_key};
 use weft_kernels::wkv7::output::{Wkv7Output, Wkv7OutputParameters, wkv7_output};
 use weft_kernels::wkv7::{Wkv7Inputs, wkv7};
 
@@ -211,7 +212,7 @@ struct Shifted {
 impl Shifted {
     /// `x_t + (x_(t-1) - x_t) mu`
     fn mix(&self, mu: &Channels) -> Tensor<3> {
-        let share = mu.val().flatten::<1>(0, 2).neg() + 1.0;
+        let share = flat(mu).neg() + 1.0;
         token_shift(self.x.clone(), share, self.before.clone(), None)
     }
 
@@ -222,17 +223,21 @@ impl Shifted {
     }
 }
 
-/// `activation(x down) up + first`
+/// `outer(inner(x down) up + first)`
 fn low_rank(
     x: Tensor<3>,
-    down: &Param<Tensor<2>>,
-    activation: Activation,
-    up: &Param<Tensor<2>>,
+    [down, up]: [&Param<Tensor<2>>; 2],
     first: Option<&Channels>,
+    [inner, outer]: [Activation; 2],
 ) -> Tensor<3> {
-    let inner = linear(x, down.val(), WeightLayout::InOut, None, Epilogue { activation, ..Epilogue::default() });
-    let first = first.map(|first| first.val().flatten(0, 2));
-    linear(inner, up.val(), WeightLayout::InOut, first, Epilogue::default())
+    let then = |activation| Epilogue { activation, ..Epilogue::default() };
+    let x = linear(x, down.val(), WeightLayout::InOut, None, then(inner));
+    linear(x, up.val(), WeightLayout::InOut, first.map(flat), then(outer))
+}
+
+/// `[hidden]`
+fn flat(channels: &Channels) -> Tensor<1> {
+    channels.val().flatten(0, 2)
 }
 
 impl TimeMix {
@@ -245,30 +250,25 @@ impl TimeMix {
         wkv: Option<Tensor<4>>,
         epilogue: Epilogue<3>,
     ) -> (Tensor<3>, Tensor<4>) {
-        let [batch, time, hidden] = shifted.x.dims();
-        let [heads, size] = self.r_k.val().dims();
-        let by_head = |x: Tensor<3>| x.reshape([batch, time, heads, size]);
-        let flat = |x: Tensor<4>| x.reshape([batch, time, hidden]);
-
+        use Activation::{None as Linear, Sigmoid, Tanh};
+        let [heads, _] = self.r_k.val().dims();
         let r = self.receptance.forward(shifted.mix(&self.x_r));
-        let d = low_rank(shifted.mix(&self.x_w), &self.w1, Activation::Tanh, &self.w2, Some(&self.w0));
+        let d = low_rank(shifted.mix(&self.x_w), [&self.w1, &self.w2], Some(&self.w0), [Tanh, Linear]);
         let k = self.key.forward(shifted.mix(&self.x_k));
         let x_v = shifted.mix(&self.x_v);
         let mut v = self.value.forward(x_v.clone());
         if let (Some(first), Some(v1), Some(v2)) = (first_values.as_ref(), &self.v1, &self.v2) {
-            let nu = sigmoid(low_rank(x_v, v1, Activation::None, v2, self.v0.as_ref()));
-            v = v.clone() + (first.clone() - v) * nu;
+            let gate = low_rank(x_v, [v1, v2], self.v0.as_ref(), [Linear, Linear]);
+            v = gated_residual(first.clone() - v.clone(), gate, v, Dropout::NONE);
         } else {
             *first_values = Some(v.clone());
         }
-        let rate = sigmoid(low_rank(shifted.mix(&self.x_a), &self.a1, Activation::None, &self.a2, Some(&self.a0)));
-        let inner = linear(shifted.mix(&self.x_g), self.g1.val(), WeightLayout::InOut, None, Epilogue::default());
-        let g = linear(sigmoid(inner), self.g2.val(), WeightLayout::InOut, None, Epilogue::default());
+        let rate = low_rank(shifted.mix(&self.x_a), [&self.a1, &self.a2], Some(&self.a0), [Linear, Sigmoid]);
+        let g = low_rank(shifted.mix(&self.x_g), [&self.g1, &self.g2], None, [Sigmoid, Linear]);
 
-        let kappa = flat(normalise(by_head(k.clone() * self.k_k.val())));
-        let k = k.clone() + k * (rate.clone() - 1.0) * self.k_a.val();
-        let inputs =
-            Wkv7Inputs { r: r.clone(), d, k: k.clone(), v: v.clone(), a: kappa.clone().neg(), b: kappa * rate };
+        let a = removal_key(k.clone(), flat(&self.k_k), heads);
+        let k = replacement_key(k, rate.clone(), flat(&self.k_a));
+        let inputs = Wkv7Inputs { r: r.clone(), d, k: k.clone(), v: v.clone(), a, rate };
         let (o, wkv) = wkv7(inputs, heads, wkv, None);
 
         let parameters =
@@ -276,12 +276,6 @@ impl TimeMix {
         let y = wkv7_output(Wkv7Output { o, r, k, v, gate: g }, parameters, HEAD_EPSILON);
         (self.output.forward_with(y, epilogue), wkv)
     }
-}
-
-/// Each row at length 1; one that is shorter than 1e-12 stays as short.
-fn normalise(x: Tensor<4>) -> Tensor<4> {
-    let square = (x.clone() * x.clone()).sum_dim(3);
-    x / square.clamp_min(1e-24).sqrt()
 }
 
 impl ChannelMix {

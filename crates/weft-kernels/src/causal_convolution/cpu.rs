@@ -3,6 +3,7 @@
 
 use pulp::{Simd, WithSimd};
 
+use crate::fresh::zeros;
 use crate::lanes::{Part, Shared, for_each_part, load, vectors};
 use crate::simd::{Level, sigmoid};
 
@@ -52,7 +53,7 @@ impl Convolution<'_> {
 
 /// The result, `[batch, time, channels]`.
 pub(super) fn forward(level: Level, convolution: &Convolution<'_>) -> Vec<f32> {
-    let mut y = vec![0.0; convolution.x.len()];
+    let mut y = zeros(convolution.x.len());
     let to = Shared::new(&mut y);
     for_each_part(convolution.lengths.len(), convolution.channels, |part| level.run(Forward { convolution, part, to }));
     y
@@ -90,7 +91,7 @@ impl WithSimd for Forward<'_> {
 pub(super) fn backward(level: Level, convolution: &Convolution<'_>, gradient: &[f32]) -> [Vec<f32>; 4] {
     let Convolution { channels, width, .. } = *convolution;
     let batch = convolution.lengths.len();
-    let (mut x, mut initial) = (vec![0.0; convolution.x.len()], vec![0.0; convolution.initial.len()]);
+    let (mut x, mut initial) = (zeros(convolution.x.len()), vec![0.0; convolution.initial.len()]);
     // Of the filters and the bias, for each sentence: added in order, so that they do not depend on the threads.
     let mut partial = vec![0.0; batch * (width + 1) * channels];
     let to = Targets { x: Shared::new(&mut x), initial: Shared::new(&mut initial), partial: Shared::new(&mut partial) };

@@ -3,6 +3,7 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+use crate::fresh::zeros;
 use crate::simd::Level;
 
 /// Rows that one task takes, and over which a partial sum of the parameters' gradients runs. Fixed, so that
@@ -11,7 +12,7 @@ const ROWS_PER_PART: usize = 64;
 
 /// `x` is `[rows, hidden]`, `gain` and `bias` are `[hidden]`.
 pub(super) fn forward(level: Level, x: &[f32], gain: &[f32], bias: &[f32], epsilon: f32) -> Vec<f32> {
-    let mut y = vec![0.0; x.len()];
+    let mut y = zeros(x.len());
     let part = (ROWS_PER_PART * gain.len()).max(1);
     y.par_chunks_mut(part).zip(x.par_chunks(part)).for_each(|(y, x)| level.run(Forward { x, gain, bias, epsilon, y }));
     y
@@ -20,7 +21,7 @@ pub(super) fn forward(level: Level, x: &[f32], gain: &[f32], bias: &[f32], epsil
 /// The gradients of `x`, `gain` and `bias`, given that of the result.
 pub(super) fn backward(level: Level, x: &[f32], gain: &[f32], dy: &[f32], epsilon: f32) -> [Vec<f32>; 3] {
     let hidden = gain.len();
-    let mut dx = vec![0.0; x.len()];
+    let mut dx = zeros(x.len());
     let part = (ROWS_PER_PART * hidden).max(1);
     let mut partial = vec![0.0; x.len().div_ceil(part) * 2 * hidden];
     dx.par_chunks_mut(part)

@@ -87,6 +87,8 @@ pub(super) enum Derivative<'a> {
     SquaredRelu(&'a [f32], f32),
     /// By tanh, whose results are given.
     Tanh(&'a [f32]),
+    /// The same by the logistic function.
+    Sigmoid(&'a [f32]),
     /// By a factor for each element.
     Slope(&'a [f32]),
 }
@@ -103,6 +105,7 @@ impl Derivative<'_> {
             Self::Relu(values, scale) => Self::Relu(&values[start..end], *scale),
             Self::SquaredRelu(values, scale) => Self::SquaredRelu(&values[start..end], *scale),
             Self::Tanh(values) => Self::Tanh(&values[start..end]),
+            Self::Sigmoid(values) => Self::Sigmoid(&values[start..end]),
             Self::Slope(values) => Self::Slope(&values[start..end]),
         }
     }

@@ -45,6 +45,10 @@ impl WithSimd for Finish<'_, '_> {
                 let y = tanh(simd, x);
                 (y, simd.negate_mul_add_f32s(y, y, one))
             }),
+            Activation::Sigmoid => self.rows(simd, |x| {
+                let y = sigmoid(simd, x);
+                (y, simd.negate_mul_add_f32s(y, y, y))
+            }),
         }
     }
 }
@@ -127,6 +131,9 @@ impl WithSimd for Change<'_> {
             }),
             Derivative::Tanh(values) => {
                 self.rows(simd, values, |_, dy, y| simd.mul_f32s(dy, simd.negate_mul_add_f32s(y, y, one)));
+            }
+            Derivative::Sigmoid(values) => {
+                self.rows(simd, values, |_, dy, y| simd.mul_f32s(dy, simd.negate_mul_add_f32s(y, y, y)));
             }
             Derivative::Slope(values) => self.rows(simd, values, |_, dy, slope| simd.mul_f32s(dy, slope)),
         }

@@ -38,6 +38,8 @@ pub enum Activation {
     Gelu,
     /// The hyperbolic tangent.
     Tanh,
+    /// The logistic function, `1 / (1 + exp(-x))`.
+    Sigmoid,
 }
 
 /// Which axis of a weight is which.
@@ -135,7 +137,7 @@ pub enum Saved<B: Backend> {
     /// Nothing: no activation. Dropout chooses again from its seed.
     Nothing,
     /// The result, which tells the derivative: ReLU's is 1 where it is positive, its square's twice the root, tanh's one
-    /// less its square.
+    /// less its square, the logistic function's the result less its square.
     Output(FloatTensor<B>),
     /// The derivative of the result by `x W + bias`, dropout included.
     Slope(FloatTensor<B>),
@@ -155,7 +157,7 @@ impl How {
         match self.activation {
             Activation::None => Saving::Nothing,
             Activation::Relu | Activation::SquaredRelu if !has_residual => Saving::Output,
-            Activation::Tanh if !has_residual && self.dropout.is_none() => Saving::Output,
+            Activation::Tanh | Activation::Sigmoid if !has_residual && self.dropout.is_none() => Saving::Output,
             _ => Saving::Slope,
         }
     }
@@ -320,6 +322,7 @@ impl LinearGrad for Flex {
             (Some(slope_values), _) if slope => cpu::Derivative::Slope(slope_values.f32()),
             (Some(output), Activation::Relu) => cpu::Derivative::Relu(output.f32(), how.dropout.scale()),
             (Some(output), Activation::SquaredRelu) => cpu::Derivative::SquaredRelu(output.f32(), how.dropout.scale()),
+            (Some(output), Activation::Sigmoid) => cpu::Derivative::Sigmoid(output.f32()),
             (Some(output), _) => cpu::Derivative::Tanh(output.f32()),
         };
         let weight = cpu::Weight::new(weight.f32(), weight_shape.dims(), how.layout);

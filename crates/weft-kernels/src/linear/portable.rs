@@ -58,6 +58,7 @@ pub(super) fn backward<B: Backend>(
             let root = B::float_sqrt(B::float_mul_scalar(y, (4.0 * how.dropout.scale()).into()));
             B::float_mul(dy, root)
         }
+        Saved::Output(y) if how.activation == Activation::Sigmoid => B::float_mul(dy, less_square::<B>(y)),
         Saved::Output(y) => B::float_mul(dy, one_minus_square::<B>(y)),
         Saved::Slope(slope) => B::float_mul(dy, slope),
     };
@@ -117,9 +118,20 @@ fn activate<B: Backend>(
             let derivative = slope.then(|| one_minus_square::<B>(y.clone()));
             (y, derivative)
         }
+        Activation::Sigmoid => {
+            let y = B::sigmoid(x);
+            let derivative = slope.then(|| less_square::<B>(y.clone()));
+            (y, derivative)
+        }
     }
 }
 
+/// `y - y²`
+fn less_square<B: Backend>(y: FloatTensor<B>) -> FloatTensor<B> {
+    B::float_sub(y.clone(), B::float_mul(y.clone(), y))
+}
+
+/// `1 - y²`
 fn one_minus_square<B: Backend>(y: FloatTensor<B>) -> FloatTensor<B> {
     B::float_add_scalar(B::float_neg(B::float_mul(y.clone(), y)), 1.0.into())
 }

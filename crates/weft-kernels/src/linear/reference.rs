@@ -39,6 +39,7 @@ pub(super) fn forward(
                     0.5 * sum * (1.0 + inner.tanh())
                 }
                 Activation::Tanh => sum.tanh(),
+                Activation::Sigmoid => 1.0 / (1.0 + (-sum).exp()),
             };
             let index = row * output + j;
             let kept = if dropout.keeps(index) { active * f64::from(dropout.scale()) } else { 0.0 };

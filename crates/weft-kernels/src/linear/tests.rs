@@ -6,8 +6,14 @@ use crate::testing::{
     assert_as_exact, assert_gradient, devices, finite_differences, normal, tensor as make, values, wide,
 };
 
-const ACTIVATIONS: [Activation; 5] =
-    [Activation::None, Activation::Relu, Activation::SquaredRelu, Activation::Gelu, Activation::Tanh];
+const ACTIVATIONS: [Activation; 6] = [
+    Activation::None,
+    Activation::Relu,
+    Activation::SquaredRelu,
+    Activation::Gelu,
+    Activation::Tanh,
+    Activation::Sigmoid,
+];
 const LAYOUTS: [WeightLayout; 2] = [WeightLayout::InOut, WeightLayout::OutIn];
 
 /// Operands, and which of the optional ones are there.
@@ -84,6 +90,7 @@ impl Case {
                     Activation::SquaredRelu => sum.max(0.0).powi(2),
                     Activation::Gelu => 0.5 * sum * (1.0 + (0.797_884_6 * (sum + 0.044_715 * sum * sum * sum)).tanh()),
                     Activation::Tanh => sum.tanh(),
+                    Activation::Sigmoid => 1.0 / (1.0 + (-sum).exp()),
                 };
                 let index = row * output + j;
                 y.push(self.how.dropout.at(index, active) + self.residual.as_ref().map_or(0.0, |r| r[index]));

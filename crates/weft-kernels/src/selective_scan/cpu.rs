@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
+use crate::fresh::zeros;
 use crate::lanes::{Part, Shared, for_each_part, load, vectors};
 use crate::simd::{Level, exp2_of_negative, sigmoid, softplus};
 
@@ -52,8 +53,8 @@ impl Scan<'_> {
 /// states before every [`CHUNK`] positions, `[batch, chunks, states, inner]`.
 pub(super) fn forward(level: Level, scan: &Scan<'_>, keep: bool) -> (Vec<f32>, Vec<f32>) {
     let (batch, inner) = (scan.lengths.len(), scan.inner);
-    let mut packed = vec![0.0; batch * (scan.time + scan.states) * inner];
-    let mut kept = vec![0.0; if keep { batch * scan.chunks() * scan.states * inner } else { 0 }];
+    let mut packed = zeros(batch * (scan.time + scan.states) * inner);
+    let mut kept = zeros(if keep { batch * scan.chunks() * scan.states * inner } else { 0 });
     let (to, to_kept) = (Shared::new(&mut packed), Shared::new(&mut kept));
     for_each_part(batch, inner, |part| level.run(Forward { scan, part, packed: to, kept: keep.then_some(to_kept) }));
     (packed, kept)

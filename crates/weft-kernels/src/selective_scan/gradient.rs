@@ -5,16 +5,17 @@
 use pulp::{Simd, WithSimd};
 
 use super::cpu::{CHUNK, Scan};
+use crate::fresh::zeros;
 use crate::lanes::{GROUP, Part, Shared, for_each_part, load, vectors};
 use crate::simd::{Level, exp2_of_negative, sigmoid, softplus};
 
 /// The gradients of all operands, in their order; `gradient` is that of the packed result.
 pub(super) fn backward(level: Level, scan: &Scan<'_>, kept: &[f32], gradient: &[f32]) -> [Vec<f32>; 8] {
     let (batch, time, inner, states) = (scan.lengths.len(), scan.time, scan.inner, scan.states);
-    let (mut x, mut delta, mut gate) = (vec![0.0; scan.x.len()], vec![0.0; scan.x.len()], vec![0.0; scan.x.len()]);
+    let (mut x, mut delta, mut gate) = (zeros(scan.x.len()), zeros(scan.x.len()), zeros(scan.x.len()));
     // Sums over channels are made group by group, sums over sentences sentence by sentence, and then added in order:
     // they do not depend on the number of threads.
-    let mut bc = vec![0.0; inner.div_ceil(GROUP) * scan.bc.len()];
+    let mut bc = zeros(inner.div_ceil(GROUP) * scan.bc.len());
     let mut parameters = vec![0.0; batch * (states + 2) * inner];
     let mut initial = vec![0.0; batch * states * inner];
     let to = Targets {

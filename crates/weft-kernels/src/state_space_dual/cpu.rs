@@ -8,6 +8,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::mix::{Left, PITCH, Steps, mix};
+use crate::fresh::zeros;
 use crate::lanes::{Shared, load, store, vectors};
 use crate::panels::pack::{self, panels_size};
 use crate::panels::product::{Product, Ramp};
@@ -113,8 +114,8 @@ impl Scan<'_> {
 /// every chunk, `[batch, chunks, heads, states, width]`.
 pub(super) fn forward(level: Level, scan: &Scan<'_>, keep: bool) -> (Vec<f32>, Vec<f32>) {
     let (batch, inner) = (scan.lengths.len(), scan.inner());
-    let mut packed = vec![0.0; batch * (scan.time + scan.states) * inner];
-    let mut kept = vec![0.0; if keep { batch * scan.chunks() * scan.states * inner } else { 0 }];
+    let mut packed = zeros(batch * (scan.time + scan.states) * inner);
+    let mut kept = zeros(if keep { batch * scan.chunks() * scan.states * inner } else { 0 });
     let (to, to_kept) = (Shared::new(&mut packed), Shared::new(&mut kept));
     scan.for_each_part(|part| {
         with_scratch(|scratch| {

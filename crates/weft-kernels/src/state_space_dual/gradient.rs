@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::cpu::{CHUNK, Part, Scan, copy_rows, scale, scale_panels, scale_rows, up_to_diagonal, whole};
 use super::mix::{PITCH, Steps, clear_after, unmix};
+use crate::fresh::zeros;
 use crate::lanes::Shared;
 use crate::panels::pack::{self, panels_size};
 use crate::panels::product::{Product, Ramp};
@@ -17,12 +18,12 @@ use crate::simd::Level;
 pub(super) fn backward(level: Level, scan: &Scan<'_>, kept: &[f32], gradient: &[f32]) -> [Vec<f32>; 6] {
     let (batch, heads, inner) = (scan.lengths.len(), scan.heads, scan.inner());
     let (rows, of_bc) = (batch * scan.time, 2 * scan.groups * scan.states);
-    let (mut xbc, mut dt) = (vec![0.0; scan.xbc.len()], vec![0.0; scan.dt.len()]);
+    let (mut xbc, mut dt) = (zeros(scan.xbc.len()), vec![0.0; scan.dt.len()]);
     // Sums over heads are made block by block, sums over sentences sentence by sentence, and then added in order: they
     // do not depend on the number of threads.
-    let mut bc = vec![0.0; scan.blocks() * rows * of_bc];
+    let mut bc = zeros(scan.blocks() * rows * of_bc);
     let mut parameters = vec![0.0; batch * heads * 3];
-    let mut initial = vec![0.0; scan.initial.len()];
+    let mut initial = zeros(scan.initial.len());
     let to = Targets {
         xbc: Shared::new(&mut xbc),
         dt: Shared::new(&mut dt),

@@ -3,6 +3,7 @@
 
 use pulp::{Simd, WithSimd};
 
+use crate::fresh::zeros;
 use crate::lanes::{Part, Shared, for_each_part, load, vectors};
 use crate::simd::Level;
 
@@ -18,7 +19,7 @@ pub(super) struct Shift<'a> {
 
 /// The result, `[batch, time, hidden]`.
 pub(super) fn forward(level: Level, shift: &Shift<'_>) -> Vec<f32> {
-    let mut y = vec![0.0; shift.x.len()];
+    let mut y = zeros(shift.x.len());
     let to = Shared::new(&mut y);
     for_each_part(shift.lengths.len(), shift.hidden, |part| level.run(Forward { shift, part, to }));
     y
@@ -76,7 +77,7 @@ impl WithSimd for Forward<'_> {
 
 /// The gradients of `x`, `mix` and `earlier`, from that of the result.
 pub(super) fn backward(level: Level, shift: &Shift<'_>, gradient: &[f32]) -> [Vec<f32>; 3] {
-    let (mut x, mut earlier) = (vec![0.0; shift.x.len()], vec![0.0; shift.earlier.len()]);
+    let (mut x, mut earlier) = (zeros(shift.x.len()), zeros(shift.earlier.len()));
     // Of `mix`, for each sentence: added in order, so that they do not depend on the threads.
     let mut partial = vec![0.0; shift.earlier.len()];
     let to = Targets { x: Shared::new(&mut x), earlier: Shared::new(&mut earlier), partial: Shared::new(&mut partial) };

@@ -3,6 +3,7 @@
 
 use pulp::{Simd, WithSimd};
 
+use crate::fresh::zeros;
 use crate::lanes::{Part, Shared, for_each_part, load, vectors};
 use crate::simd::{Level, exp, exp2_of_negative};
 
@@ -135,8 +136,8 @@ impl<S: Simd> Position<S> {
 /// states for the way back, `[batch, states, 3, hidden]`.
 pub(super) fn forward(level: Level, wkv: &Wkv<'_>, keep: bool) -> (Vec<f32>, Vec<f32>) {
     let (batch, hidden) = (wkv.lengths.len(), wkv.hidden);
-    let mut packed = vec![0.0; batch * (wkv.time + 3) * hidden];
-    let mut kept = vec![0.0; if keep { batch * wkv.states() * 3 * hidden } else { 0 }];
+    let mut packed = zeros(batch * (wkv.time + 3) * hidden);
+    let mut kept = zeros(if keep { batch * wkv.states() * 3 * hidden } else { 0 });
     let (outputs, states) = packed.split_at_mut(batch * wkv.time * hidden);
     let (outputs, states, to_kept) = (Shared::new(outputs), Shared::new(states), Shared::new(&mut kept));
     for_each_part(batch, hidden, |part| {

@@ -5,13 +5,14 @@
 use pulp::{Simd, WithSimd};
 
 use super::cpu::{CHUNK, Position, State, Wkv};
+use crate::fresh::zeros;
 use crate::lanes::{Part, Shared, for_each_part, load, vectors};
 use crate::simd::{Level, sigmoid};
 
 /// The gradients of all operands, in their order; `gradient` is that of the packed result.
 pub(super) fn backward(level: Level, wkv: &Wkv<'_>, kept: &[f32], gradient: &[f32]) -> [Vec<f32>; 6] {
     let (batch, hidden) = (wkv.lengths.len(), wkv.hidden);
-    let [mut receptance, mut key, mut value] = std::array::from_fn(|_| vec![0.0; wkv.key.len()]);
+    let [mut receptance, mut key, mut value] = std::array::from_fn(|_| zeros(wkv.key.len()));
     let mut initial = vec![0.0; wkv.initial.len()];
     // Of decay and bonus, for each sentence: added in order, so that they do not depend on the threads.
     let mut parameters = vec![0.0; batch * 2 * hidden];

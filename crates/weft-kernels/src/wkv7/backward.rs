@@ -36,11 +36,11 @@ impl<B: Wkv7Ops + Wkv7Grad, C: CheckpointStrategy> Wkv7Ops for Autodiff<B, C> {
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         a: FloatTensor<Self>,
-        b: FloatTensor<Self>,
+        rate: FloatTensor<Self>,
         initial: FloatTensor<Self>,
         lengths: Vec<usize>,
     ) -> FloatTensor<Self> {
-        let operands = [r, d, k, v, a, b, initial];
+        let operands = [r, d, k, v, a, rate, initial];
         let parents = operands.each_ref().map(|operand| operand.node());
         let operands = operands.map(|operand| operand.into_primitive());
         match (Step { lengths: lengths.clone() }).prepare::<C>(parents).compute_bound().stateful() {
@@ -49,8 +49,8 @@ impl<B: Wkv7Ops + Wkv7Grad, C: CheckpointStrategy> Wkv7Ops for Autodiff<B, C> {
                 prep.finish((operands, kept), packed)
             }
             OpsKind::UnTracked(prep) => {
-                let [r, d, k, v, a, b, initial] = operands;
-                prep.finish(B::wkv7_forward(r, d, k, v, a, b, initial, lengths))
+                let [r, d, k, v, a, rate, initial] = operands;
+                prep.finish(B::wkv7_forward(r, d, k, v, a, rate, initial, lengths))
             }
         }
     }

@@ -10,7 +10,7 @@
 //! sees the keys and values above it, and its own position's if it is r's.
 //!
 //! The quotients stay in range since a decay is at least 0.545: after 16 positions P is at least 6e-5. P is multiplied
-//! up in `f64`, so that neither it nor its reciprocal is more than rounded once.
+//! up in `f64`, so that it is rounded once however many positions it has.
 #![expect(unsafe_code, reason = "tasks write different heads of the same rows")]
 
 use pulp::{Simd, WithSimd};
@@ -18,6 +18,7 @@ use rayon::prelude::*;
 
 use super::STEEPEST;
 use super::product::{Left, add_product, inner_products, padded};
+use crate::fresh::zeros;
 use crate::lanes::{Shared, load, vectors};
 use crate::simd::{Level, exp, sigmoid};
 
@@ -36,7 +37,7 @@ pub(super) struct Recurrence<'a> {
     pub k: &'a [f32],
     pub v: &'a [f32],
     pub a: &'a [f32],
-    pub b: &'a [f32],
+    pub rate: &'a [f32],
     pub initial: &'a [f32],
 }
 
@@ -82,8 +83,8 @@ impl Recurrence<'_> {
 /// after them.
 pub(super) fn forward(level: Level, recurrence: &Recurrence<'_>, keep: bool) -> (Vec<f32>, Vec<f32>) {
     let outputs = recurrence.r.len();
-    let mut packed = vec![0.0; outputs + recurrence.initial.len()];
-    let mut kept = vec![0.0; if keep { recurrence.kept_size() + outputs } else { 0 }];
+    let mut packed = zeros(outputs + recurrence.initial.len());
+    let mut kept = zeros(if keep { recurrence.kept_size() + outputs } else { 0 });
     let (to, to_kept) = (Shared::new(&mut packed), Shared::new(&mut kept));
     recurrence.for_each_head(|head| {
         level.run(Forward { recurrence, head, packed: to, kept: keep.then_some(to_kept) });
@@ -154,22 +155,22 @@ impl Chunk {
                 let w = exp(simd, simd.mul_f32s(steepest, sigmoid(simd, d)));
                 put::<S>(after, from, w);
             }
-            let inverse = &mut self.inverses[t * width..][..width];
-            for ((product, after), inverse) in self.product.iter_mut().zip(&mut *after).zip(&mut *inverse) {
+            for (product, after) in self.product.iter_mut().zip(&mut *after) {
                 *product *= f64::from(*after);
                 *after = *product as f32;
-                *inverse = (1.0 / *product) as f32;
             }
+            let inverses = &mut self.inverses[t * width..][..width];
             let (early, late) = self.queries[2 * t * width..][..2 * width].split_at_mut(width);
             let (removal, addition) = self.keys[2 * t * width..][..2 * width].split_at_mut(width);
             let value = &mut self.values[(2 * t + 1) * width..][..width];
             for (from, lanes) in vectors::<S>(&(0..recurrence.size)) {
                 let before = whole::<S>(before, from);
                 let after = whole::<S>(after, from);
-                let inverse = whole::<S>(inverse, from);
+                let inverse = simd.div_f32s(simd.splat_f32s(1.0), after);
+                put::<S>(inverses, from, inverse);
                 let a = load(simd, recurrence.a, at + from, lanes);
                 let r = load(simd, recurrence.r, at + from, lanes);
-                let b = load(simd, recurrence.b, at + from, lanes);
+                let b = simd.neg_f32s(simd.mul_f32s(a, load(simd, recurrence.rate, at + from, lanes)));
                 let k = load(simd, recurrence.k, at + from, lanes);
                 let v = load(simd, recurrence.v, at + from, lanes);
                 put::<S>(early, from, simd.mul_f32s(a, before));

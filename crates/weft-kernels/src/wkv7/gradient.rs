@@ -8,6 +8,7 @@ use pulp::{Simd, WithSimd};
 use super::STEEPEST;
 use super::cpu::{CHUNK, Chunk, Head, ROWS, Recurrence, put, read_state, scale_rows, seen, whole, write_state};
 use super::product::{Left, add_product, inner_products, padded};
+use crate::fresh::zeros;
 use crate::gemm::transpose;
 use crate::lanes::{Shared, load, vectors};
 use crate::simd::{Level, sigmoid};
@@ -15,7 +16,7 @@ use crate::simd::{Level, sigmoid};
 /// The gradients of all operands, in their order; `gradient` is that of the packed result.
 pub(super) fn backward(level: Level, recurrence: &Recurrence<'_>, kept: &[f32], gradient: &[f32]) -> [Vec<f32>; 7] {
     let inputs = recurrence.r.len();
-    let mut results = [inputs, inputs, inputs, inputs, inputs, inputs, recurrence.initial.len()].map(|n| vec![0.0; n]);
+    let mut results = [inputs, inputs, inputs, inputs, inputs, inputs, recurrence.initial.len()].map(zeros);
     let to = results.each_mut().map(|values| Shared::new(values));
     recurrence.for_each_head(|head| level.run(Backward { level, recurrence, head, kept, gradient, to }));
     results
@@ -157,13 +158,17 @@ impl WithSimd for Backward<'_> {
                     let open = sigmoid(simd, load(simd, recurrence.d, at + from, lanes));
                     let slope = simd.mul_f32s(open, simd.sub_f32s(simd.splat_f32s(1.0), open));
                     let dd = simd.mul_f32s(along, simd.mul_f32s(slope, simd.splat_f32s(-STEEPEST as f32)));
+                    // Of b, which is -a rate.
+                    let db = simd.mul_f32s(db, inverse);
+                    let a = load(simd, recurrence.a, at + from, lanes);
+                    let rate = load(simd, recurrence.rate, at + from, lanes);
                     let gradients = [
                         simd.mul_f32s(dr, after),
                         dd,
                         simd.mul_f32s(dk, inverse),
                         whole::<S>(&d.values, late),
-                        simd.mul_f32s(da, before),
-                        simd.mul_f32s(db, inverse),
+                        simd.negate_mul_add_f32s(db, rate, simd.mul_f32s(da, before)),
+                        simd.neg_f32s(simd.mul_f32s(db, a)),
                     ];
                     for (to, &gradient) in to.iter().zip(&gradients) {
                         // SAFETY: the values of this head are this task's.

@@ -2,7 +2,7 @@
 //! Peng et al., arXiv 2503.14456, section 4.1.
 //!
 //!   w_t = exp(-exp(-1/2) sigmoid(d_t))
-//!   S_t = S_(t-1) (diag(w_t) + a_t^T b_t) + v_t^T k_t
+//!   S_t = S_(t-1) (diag(w_t) + a_t^T b_t) + v_t^T k_t,   b_t = -a_t rate_t
 //!   o_t = r_t S_t^T
 //!
 //! | here      | paper                                     | shape                                   |
@@ -10,7 +10,8 @@
 //! | `r`       | r, receptance                             | `[batch, time, hidden]`                 |
 //! | `d`       | d, the decay before its two functions     | `[batch, time, hidden]`                 |
 //! | `k`, `v`  | k (the replacement key), v                | `[batch, time, hidden]`                 |
-//! | `a`, `b`  | -kappa hat; kappa hat times the in-context learning rate | `[batch, time, hidden]`  |
+//! | `a`       | -kappa hat, the removal key, negated      | `[batch, time, hidden]`                 |
+//! | `rate`    | a, the in-context learning rate           | `[batch, time, hidden]`                 |
 //! | states    | S^T: rows are keys, columns are values    | `[batch, heads, size, size]`            |
 //!
 //! `hidden` is `heads * size`. The decay comes as `d` and not as `w`: so it lies between exp(-exp(-1/2)) = 0.545 and 1
@@ -20,6 +21,7 @@
 mod backward;
 mod cpu;
 mod gradient;
+pub mod keys;
 pub mod output;
 mod portable;
 mod product;
@@ -51,8 +53,8 @@ pub struct Wkv7Inputs {
     pub v: Tensor<3>,
     /// Reads what is to be replaced, negated.
     pub a: Tensor<3>,
-    /// Where that is taken away.
-    pub b: Tensor<3>,
+    /// How much of it, 0 to 1 for each key.
+    pub rate: Tensor<3>,
 }
 
 /// Runs the recurrence over a ragged batch: the outputs `[batch, time, hidden]`, zero past a sentence's length, and each
@@ -70,17 +72,17 @@ pub fn wkv7(
     initial: Option<Tensor<4>>,
     lengths: Option<&[usize]>,
 ) -> (Tensor<3>, Tensor<4>) {
-    let Wkv7Inputs { r, d, k, v, a, b } = inputs;
+    let Wkv7Inputs { r, d, k, v, a, rate } = inputs;
     let [batch, time, hidden] = r.dims();
     assert!(
-        [&d, &k, &v, &a, &b].iter().all(|input| input.dims() == r.dims()),
-        "wkv7: r {:?}, d {:?}, k {:?}, v {:?}, a {:?} and b {:?} differ",
+        [&d, &k, &v, &a, &rate].iter().all(|input| input.dims() == r.dims()),
+        "wkv7: r {:?}, d {:?}, k {:?}, v {:?}, a {:?} and rate {:?} differ",
         r.dims(),
         d.dims(),
         k.dims(),
         v.dims(),
         a.dims(),
-        b.dims()
+        rate.dims()
     );
     assert!(heads > 0 && hidden > 0 && hidden.is_multiple_of(heads), "wkv7: {heads} heads of {hidden} values");
     let size = hidden / heads;
@@ -98,7 +100,7 @@ pub fn wkv7(
         k.into_dispatch(),
         v.into_dispatch(),
         a.into_dispatch(),
-        b.into_dispatch(),
+        rate.into_dispatch(),
         initial.into_dispatch(),
         lengths,
     ));
@@ -128,11 +130,11 @@ pub trait Wkv7Ops: Backend {
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         a: FloatTensor<Self>,
-        b: FloatTensor<Self>,
+        rate: FloatTensor<Self>,
         initial: FloatTensor<Self>,
         lengths: Vec<usize>,
     ) -> FloatTensor<Self> {
-        portable::forward::<Self>([r, d, k, v, a, b, initial], &lengths)
+        portable::forward::<Self>([r, d, k, v, a, rate, initial], &lengths)
     }
 }
 
@@ -168,11 +170,11 @@ impl Wkv7Ops for Flex {
         k: FloatTensor<Self>,
         v: FloatTensor<Self>,
         a: FloatTensor<Self>,
-        b: FloatTensor<Self>,
+        rate: FloatTensor<Self>,
         initial: FloatTensor<Self>,
         lengths: Vec<usize>,
     ) -> FloatTensor<Self> {
-        on_cpu([r, d, k, v, a, b, initial], &lengths, false).0
+        on_cpu([r, d, k, v, a, rate, initial], &lengths, false).0
     }
 }
 
@@ -198,8 +200,8 @@ impl Wkv7Grad for Flex {
 fn recurrence<'a>(operands: &'a [Values; 7], lengths: &'a [usize]) -> cpu::Recurrence<'a> {
     let [_, time, _] = operands[0].shape().dims();
     let [_, heads, size, _] = operands[6].shape().dims();
-    let [r, d, k, v, a, b, initial] = operands.each_ref().map(Values::f32);
-    cpu::Recurrence { time, heads, size, lengths, r, d, k, v, a, b, initial }
+    let [r, d, k, v, a, rate, initial] = operands.each_ref().map(Values::f32);
+    cpu::Recurrence { time, heads, size, lengths, r, d, k, v, a, rate, initial }
 }
 
 fn on_cpu(operands: Operands<Flex>, lengths: &[usize], keep: bool) -> (FloatTensor<Flex>, FloatTensor<Flex>) {

@@ -9,7 +9,7 @@ use crate::recurrent::portable::{Array, ended};
 
 /// What all positions share; a head of a sentence is a row.
 struct Recurrence<'a, B: Backend> {
-    /// r, d, k, v, a, b.
+    /// r, d, k, v, a, rate.
     inputs: [Array<B>; 6],
     lengths: &'a [usize],
     batch: usize,
@@ -27,16 +27,18 @@ struct Position<B: Backend> {
     k: Array<B>,
     v: Array<B>,
     a: Array<B>,
+    rate: Array<B>,
+    /// `-a rate`.
     b: Array<B>,
 }
 
 impl<'a, B: Backend> Recurrence<'a, B> {
     /// And the initial states, `[rows, size, size]`.
     fn new(operands: Operands<B>, lengths: &'a [usize]) -> (Self, Array<B>) {
-        let [r, d, k, v, a, b, initial] = operands.map(Array::<B>);
+        let [r, d, k, v, a, rate, initial] = operands.map(Array::<B>);
         let ([batch, time, hidden], [_, heads, size, _]) = (r.shape(), initial.shape::<4>());
         let initial = initial.reshape([batch * heads, size, size]);
-        (Self { inputs: [r, d, k, v, a, b], lengths, batch, time, hidden, size }, initial)
+        (Self { inputs: [r, d, k, v, a, rate], lengths, batch, time, hidden, size }, initial)
     }
 
     fn rows(&self) -> usize {
@@ -44,10 +46,12 @@ impl<'a, B: Backend> Recurrence<'a, B> {
     }
 
     fn position(&self, t: usize) -> Position<B> {
-        let [r, d, k, v, a, b] = self.inputs.each_ref().map(|input| input.at(t).reshape([self.rows(), self.size, 1]));
+        let [r, d, k, v, a, rate] =
+            self.inputs.each_ref().map(|input| input.at(t).reshape([self.rows(), self.size, 1]));
         let open = d.sigmoid();
         let w = Array(B::float_exp(B::float_mul_scalar(open.0.clone(), (-STEEPEST).into())));
-        Position { r, open, w, k, v: self.as_value(v), a, b }
+        let b = Array(B::float_neg((a.clone() * rate.clone()).0));
+        Position { r, open, w, k, v: self.as_value(v), a, rate, b }
     }
 
     fn as_value(&self, column: Array<B>) -> Array<B> {
@@ -137,22 +141,23 @@ pub(super) fn backward<B: Backend>(operands: Operands<B>, gradient: FloatTensor<
         let dreplaced = (g.clone() * at.b.clone()).sum(1);
         let dw = (g.clone() * before[t].clone()).sum(2) * at.w.clone();
         let slope = at.open.clone() * at.open.clone().one_minus();
+        let db = (g.clone() * replaced).sum(2);
         let new = [
             (before[t + 1].clone() * dout).sum(2),
             Array(B::float_mul_scalar((dw * slope).0, (-STEEPEST).into())),
             (g.clone() * at.v.clone()).sum(2),
             (g.clone() * at.k.clone()).sum(1),
-            (before[t].clone() * dreplaced.clone()).sum(2),
-            (g.clone() * replaced).sum(2),
+            (before[t].clone() * dreplaced.clone()).sum(2) - db.clone() * at.rate.clone(),
+            Array(B::float_neg((db * at.a.clone()).0)),
         ];
         for (parts, new) in parts.iter_mut().zip(new) {
             parts.push(recurrence.flat(t, new));
         }
         dstate = recurrence.select_states(t, g * at.w + at.a * dreplaced, &dstate);
     }
-    let [r, d, k, v, a, b] = parts.map(|mut parts| {
+    let [r, d, k, v, a, rate] = parts.map(|mut parts| {
         parts.reverse();
         Array::stack(parts).0
     });
-    [r, d, k, v, a, b, dstate.reshape([batch, heads, size, size]).0]
+    [r, d, k, v, a, rate, dstate.reshape([batch, heads, size, size]).0]
 }

@@ -7,7 +7,7 @@ pub(super) struct Recurrence {
     pub heads: usize,
     pub size: usize,
     pub lengths: Vec<usize>,
-    /// r, d, k, v, a, b, initial.
+    /// r, d, k, v, a, rate, initial.
     pub operands: [Vec<f64>; 7],
 }
 
@@ -18,7 +18,7 @@ pub(super) fn forward(recurrence: &Recurrence) -> Vec<f64> {
         heads,
         size,
         ref lengths,
-        operands: [ref r, ref d, ref k, ref v, ref a, ref b, ref initial],
+        operands: [ref r, ref d, ref k, ref v, ref a, ref rate, ref initial],
     } = recurrence;
     let mut outputs = vec![0.0; lengths.len() * time * heads * size];
     let mut last = initial.clone();
@@ -32,7 +32,7 @@ pub(super) fn forward(recurrence: &Recurrence) -> Vec<f64> {
                 let w = (-(-0.5f64).exp() / (1.0 + (-d[at + j]).exp())).exp();
                 for i in 0..size {
                     let s = &mut state[j * size + i];
-                    *s = *s * w + replaced[i] * b[at + j] + v[at + i] * k[at + j];
+                    *s = *s * w + replaced[i] * -a[at + j] * rate[at + j] + v[at + i] * k[at + j];
                     outputs[at + i] += r[at + j] * *s;
                 }
             }

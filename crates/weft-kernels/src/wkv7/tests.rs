@@ -31,16 +31,16 @@ impl Case {
             normal(seed + 2, count),
             normal(seed + 3, count),
             kappa.iter().map(|x| -x).collect(),
-            kappa.iter().zip(share).map(|(x, share)| x * share).collect(),
+            share.collect(),
             normal(seed + 6, lengths.len() * heads * size * size),
         ];
         Self { time, heads, size, lengths: lengths.to_vec(), operands }
     }
 
     fn recurrence(&self) -> cpu::Recurrence<'_> {
-        let [r, d, k, v, a, b, initial] = self.operands.each_ref().map(|values| &values[..]);
+        let [r, d, k, v, a, rate, initial] = self.operands.each_ref().map(|values| &values[..]);
         let Self { time, heads, size, .. } = *self;
-        cpu::Recurrence { time, heads, size, lengths: &self.lengths, r, d, k, v, a, b, initial }
+        cpu::Recurrence { time, heads, size, lengths: &self.lengths, r, d, k, v, a, rate, initial }
     }
 
     fn reference(&self) -> reference::Recurrence {
@@ -51,7 +51,7 @@ impl Case {
 
     /// The equations in straightforward `f32`: what the kernel may be at most twice as wrong as.
     fn plain(&self) -> Vec<f32> {
-        let Self { time, heads, size, lengths, operands: [r, d, k, v, a, b, initial] } = self;
+        let Self { time, heads, size, lengths, operands: [r, d, k, v, a, rate, initial] } = self;
         let (time, heads, size) = (*time, *heads, *size);
         let mut outputs = vec![0.0; lengths.len() * time * heads * size];
         let mut last = initial.clone();
@@ -64,7 +64,7 @@ impl Case {
                 for (j, state) in state.chunks_mut(size).enumerate() {
                     let w = (-STEEPEST as f32 / (1.0 + (-d[at + j]).exp())).exp();
                     for (i, s) in state.iter_mut().enumerate() {
-                        *s = *s * w + replaced[i] * b[at + j] + v[at + i] * k[at + j];
+                        *s = *s * w + replaced[i] * (-a[at + j] * rate[at + j]) + v[at + i] * k[at + j];
                         outputs[at + i] += r[at + j] * *s;
                     }
                 }
@@ -85,8 +85,8 @@ impl Case {
         let inputs: [Tensor<3>; 6] =
             std::array::from_fn(|i| make(&self.operands[i], [batch, time, heads * size], &device).require_grad());
         let initial = make(&self.operands[6], [batch, heads, size, size], &device).require_grad();
-        let [r, d, k, v, a, b] = inputs.clone();
-        let (o, last) = wkv7(Wkv7Inputs { r, d, k, v, a, b }, heads, Some(initial.clone()), Some(&self.lengths));
+        let [r, d, k, v, a, rate] = inputs.clone();
+        let (o, last) = wkv7(Wkv7Inputs { r, d, k, v, a, rate }, heads, Some(initial.clone()), Some(&self.lengths));
         let count = batch * time * heads * size;
         let result = [values(o.clone()), values(last.clone())].concat();
         let loss = (o * make(&weights[..count], [batch, time, heads * size], &device)).sum()
@@ -98,7 +98,7 @@ impl Case {
     }
 }
 
-const NAMES: [&str; 7] = ["r", "d", "k", "v", "a", "b", "initial"];
+const NAMES: [&str; 7] = ["r", "d", "k", "v", "a", "rate", "initial"];
 
 proptest! {
     #[test]
@@ -217,10 +217,10 @@ fn in_pieces_as_at_once() {
     let case = Case::new(&[time], time, heads, size, 4);
     for device in devices() {
         let piece = |from: usize, to: usize, initial| {
-            let [r, d, k, v, a, b]: [Tensor<3>; 6] = std::array::from_fn(|i| {
+            let [r, d, k, v, a, rate]: [Tensor<3>; 6] = std::array::from_fn(|i| {
                 make(&case.operands[i], [1, time, heads * size], &device).slice([0..1, from..to, 0..heads * size])
             });
-            let (o, last) = wkv7(Wkv7Inputs { r, d, k, v, a, b }, heads, initial, None);
+            let (o, last) = wkv7(Wkv7Inputs { r, d, k, v, a, rate }, heads, initial, None);
             (values(o), last)
         };
         let (whole, last) = piece(0, time, None);
@@ -257,8 +257,8 @@ fn extreme_decays_are_exact() {
 #[test]
 fn a_batch_of_nothing_is_nothing() {
     for device in devices() {
-        let [r, d, k, v, a, b] = std::array::from_fn(|_| make(&[], [0, 3, 8], &device));
-        let (o, last) = wkv7(Wkv7Inputs { r, d, k, v, a, b }, 2, None, None);
+        let [r, d, k, v, a, rate] = std::array::from_fn(|_| make(&[], [0, 3, 8], &device));
+        let (o, last) = wkv7(Wkv7Inputs { r, d, k, v, a, rate }, 2, None, None);
         assert_eq!((o.dims(), last.dims()), ([0, 3, 8], [0, 2, 4, 4]));
     }
 }

@@ -259,14 +259,6 @@ fn usage_is_another_exit_code() {
 }
 
 #[test]
-fn a_device_that_was_not_built_in() {
-    if cfg!(any(feature = "gpu", feature = "cuda")) {
-        return;
-    }
-    run(translator(), &["translate", "run", "--device", "gpu"]).failed(&["without a GPU feature", "--features gpu"]);
-}
-
-#[test]
 fn a_run_is_not_written_over() {
     let folder = translator();
     let found = run(folder, &[&SMALL[..], &["--steps", "2", "--output", "run"]].concat());

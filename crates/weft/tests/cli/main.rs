@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod compare;
+mod device;
 mod evaluate;
 mod generate;
 mod inspect;

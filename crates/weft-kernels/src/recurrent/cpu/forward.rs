@@ -10,6 +10,7 @@ use super::super::schedule::Schedule;
 use super::super::team::{Buffer, Shared, Worker, load, prefetch, team, workers_for};
 use super::super::{Cell, Recurrence};
 use super::{Context, Inputs, kept, lanes};
+use crate::gemm::{Matrix, new_product};
 use crate::simd::{Level, sigmoid, tanh};
 
 /// Outputs and last states `[batch * time + states * batch, hidden]`, and the kept activations if they are wanted.
@@ -37,8 +38,15 @@ pub(crate) fn forward(
             cells[row].copy_from_slice(&inputs.initial[(batch + sentence) * hidden..(batch + sentence + 1) * hidden]);
         }
     }
-    let workers =
-        workers_for(schedule.total * hidden * (hidden + context.size()) * cell.gates()).min(padded / lanes).max(1);
+    // Packing the weights costs more than one position's product, which reads them once where they lie.
+    let one_product = (schedule.steps() == 1 && context.size() == 0 && cell != Cell::Gru { reset_before: true })
+        .then(|| step_product(level, schedule.active[0], &states, padded, &inputs, cell.gates() * hidden));
+    let workers = match one_product {
+        Some(_) => 1,
+        None => {
+            workers_for(schedule.total * hidden * (hidden + context.size()) * cell.gates()).min(padded / lanes).max(1)
+        }
+    };
     let walk = Walk {
         cell,
         time,
@@ -52,11 +60,28 @@ pub(crate) fn forward(
         scaled: Shared::new(&mut scaled),
         packed: Shared::new(&mut packed),
         activations: keep.then(|| Shared::new(&mut activations)),
+        one_product: one_product.as_deref(),
         workers,
         worker: None,
     };
     team(workers, |worker| level.run(Walk { worker: Some(worker), ..walk }));
     (packed, activations)
+}
+
+/// The states times the weights, `[rows, columns]`, and room to read a vector from each value.
+fn step_product(
+    level: Level,
+    rows: usize,
+    states: &[f32],
+    row_stride: usize,
+    inputs: &Inputs<'_>,
+    columns: usize,
+) -> Vec<f32> {
+    let hidden = inputs.weight.len() / columns.max(1);
+    let states = Matrix { data: states, rows, cols: hidden, row_stride, col_stride: 1 };
+    let mut product = new_product(level, states, Matrix::new(inputs.weight, hidden, columns));
+    product.resize(rows * columns + lanes(level), 0.0);
+    product
 }
 
 #[derive(Clone, Copy)]
@@ -76,6 +101,8 @@ struct Walk<'a, C> {
     scaled: Shared<'a>,
     packed: Shared<'a>,
     activations: Option<Shared<'a>>,
+    /// Where there is one step only: its products with the states, `[row, gates * hidden]` and a vector more.
+    one_product: Option<&'a [f32]>,
     workers: usize,
     worker: Option<&'a Worker<'a>>,
 }
@@ -104,6 +131,15 @@ impl<C: Context> WithSimd for Walk<'_, C> {
         let Some(worker) = self.worker else { return };
         let (hidden, lanes, gates) = (self.hidden, S::F32_LANES, self.cell.gates());
         let vectors = hidden.div_ceil(lanes);
+        let local = self.context.begin(simd, worker);
+        if let Some(product) = self.one_product {
+            self.context.prepare(simd, &local, worker, self.schedule, 0, self.states[0]);
+            for vector in 0..vectors {
+                let products = product[vector * lanes..].as_ptr();
+                self.gates(simd, 0, self.place::<S>(0, vector, products, gates * hidden, hidden));
+            }
+            return;
+        }
         // A GRU with the reset before the product has two products a step: the second needs all of r.
         let before = self.cell == Cell::Gru { reset_before: true };
         let phases: &[_] = if before { &[(0, 2), (2, 3)] } else { &[(0, gates)] };
@@ -121,7 +157,6 @@ impl<C: Context> WithSimd for Walk<'_, C> {
                 (groups, panels, context_panels)
             })
             .collect();
-        let local = self.context.begin(simd, worker);
         let mut scratch = [(); 2].map(|()| Buffer::new(self.batch * MOST_VECTORS * lanes));
         for step in 0..self.schedule.steps() {
             let rows = self.schedule.active[step];
@@ -164,24 +199,11 @@ impl<C: Context> WithSimd for Walk<'_, C> {
                         unsafe { product.run(simd) };
                     }
                     for (u, vector) in units.clone().enumerate() {
-                        let unit = vector * lanes;
-                        let place = Place {
-                            step,
-                            vector,
-                            unit,
-                            count: lanes.min(hidden - unit),
-                            products: scratch[0][u * lanes..].as_ptr(),
-                            context_products: scratch[1][u * lanes..].as_ptr(),
-                            row_stride: wide * lanes,
-                            gate_stride: units.len() * lanes,
-                        };
-                        match (self.cell, phase) {
-                            (Cell::Rnn, _) => self.rnn(simd, place),
-                            (Cell::Lstm, _) => self.lstm(simd, place),
-                            (Cell::Gru { reset_before: false }, _) => self.gru_after(simd, place),
-                            (Cell::Gru { reset_before: true }, 0) => self.gru_before_product(simd, place),
-                            (Cell::Gru { reset_before: true }, _) => self.gru_before(simd, place),
-                        }
+                        let (row_stride, gate_stride) = (wide * lanes, units.len() * lanes);
+                        let products = scratch[0][u * lanes..].as_ptr();
+                        let context_products = scratch[1][u * lanes..].as_ptr();
+                        let place = self.place::<S>(step, vector, products, row_stride, gate_stride);
+                        self.gates(simd, phase, Place { context_products, ..place });
                     }
                 }
                 worker.wait();
@@ -191,6 +213,33 @@ impl<C: Context> WithSimd for Walk<'_, C> {
 }
 
 impl<C: Context> Walk<'_, C> {
+    /// A vector of units at a step, without products of contexts.
+    #[inline(always)]
+    fn place<S: Simd>(
+        &self,
+        step: usize,
+        vector: usize,
+        products: *const f32,
+        row_stride: usize,
+        gate_stride: usize,
+    ) -> Place {
+        let unit = vector * S::F32_LANES;
+        let count = S::F32_LANES.min(self.hidden - unit);
+        Place { step, vector, unit, count, products, context_products: products, row_stride, gate_stride }
+    }
+
+    /// What follows a phase's products.
+    #[inline(always)]
+    fn gates<S: Simd>(&self, simd: S, phase: usize, place: Place) {
+        match (self.cell, phase) {
+            (Cell::Rnn, _) => self.rnn(simd, place),
+            (Cell::Lstm, _) => self.lstm(simd, place),
+            (Cell::Gru { reset_before: false }, _) => self.gru_after(simd, place),
+            (Cell::Gru { reset_before: true }, 0) => self.gru_before_product(simd, place),
+            (Cell::Gru { reset_before: true }, _) => self.gru_before(simd, place),
+        }
+    }
+
     /// Fetches the inputs that the panel's gates will read after its product: each lies in a line of its own.
     #[inline(always)]
     fn ask_for_inputs(&self, step: usize, groups: std::ops::Range<usize>, unit: usize) {
@@ -230,7 +279,7 @@ impl<C: Context> Walk<'_, C> {
             for gate in 0..G {
                 let start = inputs + (first_gate + gate) * hidden;
                 let values = &self.inputs.gates_x[start..start + count];
-                // SAFETY: `values` has `count` elements; the scratch has a vector at each row and gate.
+                // SAFETY: `values` has `count` elements; the products have a vector at each row and gate.
                 unsafe {
                     x[gate] = load(simd, values.as_ptr(), count);
                     let product = place.products.add(row * place.row_stride + gate * place.gate_stride);

@@ -3,13 +3,14 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+use crate::fresh::zeros;
 use crate::lanes::{load, store, vectors};
 use crate::rms_norm::cpu::ROWS_PER_PART;
 use crate::simd::{Level, sigmoid};
 
 /// `x` and `gate` are `[rows, hidden]`, `gain` is `[hidden]`.
 pub(super) fn forward(level: Level, x: &[f32], gate: &[f32], gain: &[f32], epsilon: f32) -> Vec<f32> {
-    let mut y = vec![0.0; x.len()];
+    let mut y = zeros(x.len());
     let part = (ROWS_PER_PART * gain.len()).max(1);
     y.par_chunks_mut(part)
         .zip(x.par_chunks(part).zip(gate.par_chunks(part)))
@@ -20,7 +21,7 @@ pub(super) fn forward(level: Level, x: &[f32], gate: &[f32], gain: &[f32], epsil
 /// The gradients of `x`, `gate` and `gain`, given that of the result.
 pub(super) fn backward(level: Level, [x, gate]: [&[f32]; 2], gain: &[f32], dy: &[f32], epsilon: f32) -> [Vec<f32>; 3] {
     let hidden = gain.len();
-    let (mut dx, mut dgate) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+    let (mut dx, mut dgate) = (zeros(x.len()), zeros(x.len()));
     let part = (ROWS_PER_PART * hidden).max(1);
     let mut partial = vec![0.0; x.len().div_ceil(part) * hidden];
     let from = x.par_chunks(part).zip(gate.par_chunks(part)).zip(dy.par_chunks(part));

@@ -4,6 +4,7 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+use crate::fresh::zeros;
 use crate::lanes::{Shared, load, vectors};
 use crate::simd::Level;
 use crate::wkv7::cpu::{put, whole};
@@ -87,7 +88,7 @@ impl Heads<'_> {
 
 /// The result, as long as `o`.
 pub(super) fn forward(level: Level, heads: &Heads<'_>) -> Vec<f32> {
-    let mut y = vec![0.0; heads.o.len()];
+    let mut y = zeros(heads.o.len());
     let to = Shared::new(&mut y);
     (0..heads.parts()).into_par_iter().for_each(|part| level.run(Forward { heads, part, to }));
     y
@@ -122,7 +123,7 @@ impl WithSimd for Forward<'_> {
 /// The gradients of all operands, in their order.
 pub(super) fn backward(level: Level, heads: &Heads<'_>, dy: &[f32]) -> [Vec<f32>; 8] {
     let hidden = heads.hidden();
-    let mut inputs: [Vec<f32>; 5] = std::array::from_fn(|_| vec![0.0; heads.o.len()]);
+    let mut inputs: [Vec<f32>; 5] = std::array::from_fn(|_| zeros(heads.o.len()));
     let mut partial = vec![0.0; heads.parts() * 3 * hidden];
     let to = inputs.each_mut().map(|values| Shared::new(values));
     partial.par_chunks_mut(3 * hidden).enumerate().for_each(|(part, partial)| {
