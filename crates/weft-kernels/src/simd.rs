@@ -2,6 +2,30 @@
 
 use pulp::{Simd, WithSimd};
 
+/// Asks for the cache line at an address, which need not be valid.
+#[inline(always)]
+#[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "an instruction without a safe name"))]
+pub(crate) fn prefetch(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: every x86-64 processor has the instruction, and it changes no state, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+/// Asks for `count` values from `first` on, as far as they exist.
+#[inline(always)]
+pub(crate) fn prefetch_values(values: &[f32], first: usize, count: usize) {
+    if first + count <= values.len() {
+        for i in (0..count).step_by(16) {
+            prefetch(values[first + i..].as_ptr());
+        }
+    }
+}
+
 /// An instruction set that this machine can run.
 ///
 /// Kernels take the level as an argument, so that a test can run every level that the machine has.

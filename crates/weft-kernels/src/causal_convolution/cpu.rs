@@ -1,11 +1,18 @@
-//! The CPU kernel: channels are the lanes of vectors, positions pass one after the other.
-#![expect(unsafe_code, reason = "tasks write different channels of the same rows")]
+//! The CPU kernel: whole rows pass, one after the other as they lie in memory.
+#![expect(unsafe_code, reason = "tasks write different rows of the same results")]
+
+use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
 
 use crate::fresh::zeros;
-use crate::lanes::{Part, Shared, for_each_part, load, vectors};
+use crate::lanes::{Shared, load, store, vectors};
 use crate::simd::{Level, sigmoid};
+
+/// Positions of a task, over which its partial sums of the parameters' gradients run: fixed, so that the sums do not
+/// depend on the number of threads. The way back makes a few sums again that are the next task's.
+const POSITIONS: usize = 64;
 
 /// The operands; see [`causal_convolution`](super::causal_convolution).
 pub(super) struct Convolution<'a> {
@@ -19,33 +26,55 @@ pub(super) struct Convolution<'a> {
     pub initial: &'a [f32],
 }
 
+/// Some positions of a sentence.
+struct Part {
+    index: usize,
+    batch: usize,
+    positions: Range<usize>,
+}
+
 impl Convolution<'_> {
-    /// Column `k` of the filters from a channel on.
-    #[inline(always)]
-    fn column<S: Simd>(&self, simd: S, k: usize, channel: usize, count: usize) -> S::f32s {
-        let mut values = [0.0; 16];
-        for (i, value) in values[..count].iter_mut().enumerate() {
-            *value = self.weight[(channel + i) * self.width + k];
-        }
-        simd.partial_load_f32s(&values[..S::F32_LANES])
+    /// Parts of a sentence.
+    fn parts(&self) -> usize {
+        self.time.div_ceil(POSITIONS)
+    }
+
+    /// Calls `work` for each part of each sentence, on all threads.
+    fn for_each_part(&self, work: impl Fn(Part) + Sync) {
+        (0..self.lengths.len() * self.parts()).into_par_iter().for_each(|index| {
+            let (batch, first) = (index / self.parts(), index % self.parts() * POSITIONS);
+            work(Part { index, batch, positions: first..self.lengths[batch].min(first + POSITIONS) });
+        });
+    }
+
+    /// The filters as rows, `[width, channels]`.
+    fn filter(&self) -> Vec<f32> {
+        let (width, channels) = (self.width, self.channels);
+        (0..width * channels).map(|i| self.weight[i % channels * width + i / channels]).collect()
+    }
+
+    /// Where a position's values begin.
+    fn at(&self, batch: usize, t: usize) -> usize {
+        (batch * self.time + t) * self.channels
     }
 
     /// What stands `width - 1` before position `t`, or later: row `t` of the inputs with those before them.
     #[inline(always)]
-    fn input<S: Simd>(&self, simd: S, batch: usize, t: usize, channel: usize, count: usize) -> S::f32s {
+    fn input<S: Simd>(&self, simd: S, batch: usize, t: usize, [channel, count]: [usize; 2]) -> S::f32s {
         match t.checked_sub(self.width - 1) {
-            Some(t) => load(simd, self.x, (batch * self.time + t) * self.channels + channel, count),
+            Some(t) => load(simd, self.x, self.at(batch, t) + channel, count),
             None => load(simd, self.initial, (batch * (self.width - 1) + t) * self.channels + channel, count),
         }
     }
 
     /// The sum before SiLU.
     #[inline(always)]
-    fn sum<S: Simd>(&self, simd: S, at: [usize; 4], filter: &[S::f32s], bias: S::f32s) -> S::f32s {
-        let [batch, t, channel, count] = at;
-        let mut sum = bias;
-        for (k, &weight) in filter.iter().enumerate() {
-            sum = simd.mul_add_f32s(weight, self.input(simd, batch, t + k, channel, count), sum);
+    fn sum<S: Simd>(&self, simd: S, filter: &[f32], [batch, t]: [usize; 2], channels: [usize; 2]) -> S::f32s {
+        let [channel, count] = channels;
+        let mut sum = load(simd, self.bias, channel, count);
+        for k in 0..self.width {
+            let weight = load(simd, filter, k * self.channels + channel, count);
+            sum = simd.mul_add_f32s(weight, self.input(simd, batch, t + k, channels), sum);
         }
         sum
     }
@@ -53,14 +82,15 @@ impl Convolution<'_> {
 
 /// The result, `[batch, time, channels]`.
 pub(super) fn forward(level: Level, convolution: &Convolution<'_>) -> Vec<f32> {
-    let mut y = zeros(convolution.x.len());
+    let (mut y, filter) = (zeros(convolution.x.len()), convolution.filter());
     let to = Shared::new(&mut y);
-    for_each_part(convolution.lengths.len(), convolution.channels, |part| level.run(Forward { convolution, part, to }));
+    convolution.for_each_part(|part| level.run(Forward { convolution, filter: &filter, part, to }));
     y
 }
 
 struct Forward<'a> {
     convolution: &'a Convolution<'a>,
+    filter: &'a [f32],
     part: Part,
     to: Shared,
 }
@@ -70,18 +100,13 @@ impl WithSimd for Forward<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { convolution, part: Part { batch, channels, .. }, to } = self;
-        let mut filter = vec![simd.splat_f32s(0.0); convolution.width];
-        for (channel, count) in vectors::<S>(&channels) {
-            for (k, weight) in filter.iter_mut().enumerate() {
-                *weight = convolution.column(simd, k, channel, count);
-            }
-            let bias = load(simd, convolution.bias, channel, count);
-            for t in 0..convolution.lengths[batch] {
-                let sum = convolution.sum(simd, [batch, t, channel, count], &filter, bias);
-                let at = (batch * convolution.time + t) * convolution.channels + channel;
-                // SAFETY: these channels are this task's.
-                unsafe { to.store(simd, at, count, simd.mul_f32s(sum, sigmoid(simd, sum))) };
+        let Self { convolution, filter, part: Part { batch, positions, .. }, to } = self;
+        for t in positions {
+            for (channel, count) in vectors::<S>(&(0..convolution.channels)) {
+                let sum = convolution.sum(simd, filter, [batch, t], [channel, count]);
+                let y = simd.mul_f32s(sum, sigmoid(simd, sum));
+                // SAFETY: these positions are this task's.
+                unsafe { to.store(simd, convolution.at(batch, t) + channel, count, y) };
             }
         }
     }
@@ -90,12 +115,11 @@ impl WithSimd for Forward<'_> {
 /// The gradients of `x`, `weight`, `bias` and `initial`, from that of the result.
 pub(super) fn backward(level: Level, convolution: &Convolution<'_>, gradient: &[f32]) -> [Vec<f32>; 4] {
     let Convolution { channels, width, .. } = *convolution;
-    let batch = convolution.lengths.len();
     let (mut x, mut initial) = (zeros(convolution.x.len()), vec![0.0; convolution.initial.len()]);
-    // Of the filters and the bias, for each sentence: added in order, so that they do not depend on the threads.
-    let mut partial = vec![0.0; batch * (width + 1) * channels];
-    let to = Targets { x: Shared::new(&mut x), initial: Shared::new(&mut initial), partial: Shared::new(&mut partial) };
-    for_each_part(batch, channels, |part| level.run(Backward { convolution, part, gradient, to }));
+    // Of the filters as rows and then the bias, for each part: added in order, so that they do not depend on the threads.
+    let mut partial = vec![0.0; convolution.lengths.len() * convolution.parts() * (width + 1) * channels];
+    let (filter, to) = (&convolution.filter(), [&mut x, &mut initial, &mut partial].map(|values| Shared::new(values)));
+    convolution.for_each_part(|part| level.run(Backward { convolution, filter, part, gradient, to }));
     let mut total = vec![0.0; (width + 1) * channels];
     for part in partial.chunks(total.len().max(1)) {
         total.iter_mut().zip(part).for_each(|(total, part)| *total += part);
@@ -105,20 +129,13 @@ pub(super) fn backward(level: Level, convolution: &Convolution<'_>, gradient: &[
     [x, weight, bias, initial]
 }
 
-/// Where gradients go; those of the parameters are `[batch, width + 1, channels]`, the filters' transposed and then
-/// the bias'.
-#[derive(Clone, Copy)]
-struct Targets {
-    x: Shared,
-    initial: Shared,
-    partial: Shared,
-}
-
 struct Backward<'a> {
     convolution: &'a Convolution<'a>,
+    filter: &'a [f32],
     part: Part,
     gradient: &'a [f32],
-    to: Targets,
+    /// The gradients of `x` and `initial`, and those of the parameters for each part, `[batch, parts, width + 1, channels]`.
+    to: [Shared; 3],
 }
 
 impl WithSimd for Backward<'_> {
@@ -126,51 +143,77 @@ impl WithSimd for Backward<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { convolution, part: Part { batch, channels, .. }, gradient, to } = self;
-        let (time, all, width) = (convolution.time, convolution.channels, convolution.width);
-        let (length, zero) = (convolution.lengths[batch], simd.splat_f32s(0.0));
-        let (mut filter, mut dfilter) = (vec![zero; width], vec![zero; width + 1]);
-        // The gradients of the sums, with zeros after them.
-        let mut dsums = vec![zero; length + width - 1];
-        for (channel, count) in vectors::<S>(&channels) {
-            for (k, weight) in filter.iter_mut().enumerate() {
-                *weight = convolution.column(simd, k, channel, count);
-            }
-            let bias = load(simd, convolution.bias, channel, count);
-            dfilter.fill(zero);
-            for (t, dsum) in dsums[..length].iter_mut().enumerate() {
-                let sum = convolution.sum(simd, [batch, t, channel, count], &filter, bias);
+        let Self { convolution, filter, part: Part { index, batch, positions }, gradient, to } = self;
+        let (channels, width) = (convolution.channels, convolution.width);
+        let [to_x, to_initial, to_parameters] = to;
+        // SAFETY: the sums of this part are this task's.
+        let sums = unsafe { to_parameters.part(index * (width + 1) * channels, (width + 1) * channels) };
+        // The gradients of the sums that read these positions, a row for each position from the first on.
+        let (first, end) = (positions.start, convolution.lengths[batch].min(positions.end + width - 1));
+        let mut dsums = vec![0.0; end.saturating_sub(first) * channels];
+        for t in first..end {
+            for (channel, count) in vectors::<S>(&(0..channels)) {
+                let sum = convolution.sum(simd, filter, [batch, t], [channel, count]);
                 // SiLU's derivative is sigmoid (1 + sum (1 - sigmoid)).
                 let open = sigmoid(simd, sum);
                 let slope = simd.mul_f32s(sum, simd.sub_f32s(simd.splat_f32s(1.0), open));
                 let slope = simd.mul_add_f32s(open, slope, open);
-                *dsum = simd.mul_f32s(load(simd, gradient, (batch * time + t) * all + channel, count), slope);
-                for (k, dweight) in dfilter[..width].iter_mut().enumerate() {
-                    let input = convolution.input(simd, batch, t + k, channel, count);
-                    *dweight = simd.mul_add_f32s(*dsum, input, *dweight);
+                let dy = load(simd, gradient, convolution.at(batch, t) + channel, count);
+                let dsum = simd.mul_f32s(dy, slope);
+                store(simd, &mut dsums, (t - first) * channels + channel, count, dsum);
+                if t >= positions.end {
+                    continue;
                 }
-                dfilter[width] = simd.add_f32s(dfilter[width], *dsum);
-            }
-            // Row `t` of the inputs, those before the first among them, was read by the sums `t - k` of filter value `k`.
-            for t in 0..length + width - 1 {
-                let mut dinput = zero;
-                for (k, &weight) in filter.iter().enumerate() {
-                    if let Some(&dsum) = t.checked_sub(k).and_then(|from| dsums.get(from)) {
-                        dinput = simd.mul_add_f32s(weight, dsum, dinput);
-                    }
+                for k in 0..width {
+                    let (at, input) = (k * channels + channel, convolution.input(simd, batch, t + k, [channel, count]));
+                    let sum = load(simd, sums, at, count);
+                    store(simd, sums, at, count, simd.mul_add_f32s(dsum, input, sum));
                 }
-                // SAFETY: these channels are this task's.
-                unsafe {
-                    match t.checked_sub(width - 1) {
-                        Some(t) => to.x.store(simd, (batch * time + t) * all + channel, count, dinput),
-                        None => to.initial.store(simd, (batch * (width - 1) + t) * all + channel, count, dinput),
-                    }
-                }
-            }
-            for (k, &dweight) in dfilter.iter().enumerate() {
-                // SAFETY: as above.
-                unsafe { to.partial.store(simd, (batch * (width + 1) + k) * all + channel, count, dweight) };
+                let (at, sum) = (width * channels + channel, load(simd, sums, width * channels + channel, count));
+                store(simd, sums, at, count, simd.add_f32s(sum, dsum));
             }
         }
+        let sums = Sums { convolution, filter, first, dsums: &dsums };
+        let before = if first == 0 { width - 1 } else { 0 };
+        for t in 0..before {
+            for (channel, count) in vectors::<S>(&(0..channels)) {
+                let at = (batch * (width - 1) + t) * channels + channel;
+                // SAFETY: what stands before the first position is the first task's.
+                unsafe { to_initial.store(simd, at, count, sums.dinput(simd, t, channel, count)) };
+            }
+        }
+        for t in positions {
+            for (channel, count) in vectors::<S>(&(0..channels)) {
+                let dinput = sums.dinput(simd, t + width - 1, channel, count);
+                // SAFETY: these positions are this task's.
+                unsafe { to_x.store(simd, convolution.at(batch, t) + channel, count, dinput) };
+            }
+        }
+    }
+}
+
+/// The gradients of some sums, a row for each position from `first` on.
+struct Sums<'a> {
+    convolution: &'a Convolution<'a>,
+    filter: &'a [f32],
+    first: usize,
+    dsums: &'a [f32],
+}
+
+impl Sums<'_> {
+    /// The gradient of row `t` of the inputs, those before the first position among them: filter value `k` read it for
+    /// sum `t - k`.
+    #[inline(always)]
+    fn dinput<S: Simd>(&self, simd: S, t: usize, channel: usize, count: usize) -> S::f32s {
+        let (channels, end) = (self.convolution.channels, self.first + self.dsums.len() / self.convolution.channels);
+        let mut dinput = simd.splat_f32s(0.0);
+        for k in 0..self.convolution.width {
+            if let Some(sum) = t.checked_sub(k).filter(|sum| (self.first..end).contains(sum)) {
+                let weight = load(simd, self.filter, k * channels + channel, count);
+                let dsum = load(simd, self.dsums, (sum - self.first) * channels + channel, count);
+                dinput = simd.mul_add_f32s(weight, dsum, dinput);
+            }
+        }
+        dinput
     }
 }

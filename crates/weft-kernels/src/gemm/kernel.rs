@@ -5,7 +5,7 @@
 use pulp::{Simd, WithSimd};
 
 use super::pack::{Order, ROW, Tile};
-use crate::simd::Level;
+use crate::simd::{Level, prefetch};
 
 /// The size of a tile of the result: as many registers as the level has, less those of a row of the panel.
 #[derive(Debug, Clone, Copy)]
@@ -182,19 +182,6 @@ impl<const ROWS: usize, const VECTORS: usize, const ROW_STRIDE: usize, const STE
 
 /// Steps for which the panel is asked for ahead: the first tile of a panel finds it in the second-level cache.
 const AHEAD: usize = 12;
-
-/// Asks for the cache line at an address, which need not be valid.
-#[inline(always)]
-fn prefetch(at: *const f32) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: every x86-64 processor has the instruction, and it reads nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
-}
 
 /// # Safety
 /// A vector's worth of values can be read at `from`.

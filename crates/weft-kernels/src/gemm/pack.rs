@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::kernel::Shape;
 use super::transpose::transpose;
 use super::{DEPTH, Matrix};
-use crate::simd::Level;
+use crate::simd::{Level, prefetch_values};
 
 /// 64 bytes, aligned as a cache line: unaligned 512-bit loads would touch two.
 #[derive(Clone, Copy)]
@@ -177,7 +177,7 @@ impl CopyRows<'_> {
         let to = S::as_mut_simd_f32s(to).0.as_chunks_mut::<VECTORS>().0;
         for step in 0..steps {
             if panels > 1 {
-                prefetch(from, (step + AHEAD) * stride, panels * width);
+                prefetch_values(from, (step + AHEAD) * stride, panels * width);
             }
             let from = S::as_simd_f32s(&from[step * stride..][..panels * width]).0;
             for (panel, from) in from.as_chunks::<VECTORS>().0.iter().enumerate() {
@@ -189,21 +189,6 @@ impl CopyRows<'_> {
 
 /// Rows that are asked for ahead of their use: pieces of rows are too short for the processor to foresee them.
 const AHEAD: usize = 8;
-
-/// Asks for `count` values from `first` on, as far as they exist.
-#[inline(always)]
-fn prefetch(values: &[f32], first: usize, count: usize) {
-    #[cfg(target_arch = "x86_64")]
-    if first + count <= values.len() {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        for i in (0..count).step_by(16) {
-            // SAFETY: every x86-64 processor has the instruction, and the address is within the values.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().add(first + i).cast()) };
-        }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (values, first, count);
-}
 
 /// From a row of a packed left matrix to the next. Odd in cache lines, so that the rows of a tile do not
 /// compete for the same places of the first-level cache.
@@ -322,7 +307,7 @@ impl CopySteps<'_> {
         let Self { from, stride, to, rows, steps, most } = self;
         let count = rows.div_ceil(most);
         for step in 0..steps {
-            prefetch(from, (step + AHEAD) * stride, rows);
+            prefetch_values(from, (step + AHEAD) * stride, rows);
             let from = &from[step * stride..];
             let (mut begin, mut tile) = (0, 0);
             while begin < rows {

@@ -216,18 +216,6 @@ pub(crate) unsafe fn store<S: Simd>(simd: S, pointer: *mut f32, count: usize, va
     }
 }
 
-/// Asks for the line at `pointer` before it is needed. Any address will do.
-#[inline(always)]
-pub(crate) fn prefetch(pointer: *const f32) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch changes no state, whatever the address; SSE is in every x86-64.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(pointer.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = pointer;
-}
-
 /// Zeros that begin on a cache line, so that no vector of a packed matrix straddles two.
 pub(crate) struct Buffer {
     values: Vec<f32>,

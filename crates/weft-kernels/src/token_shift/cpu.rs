@@ -1,11 +1,18 @@
-//! The CPU kernel: channels are the lanes of vectors, positions pass one after the other.
-#![expect(unsafe_code, reason = "tasks write different channels of the same rows")]
+//! The CPU kernel: whole rows pass, one after the other as they lie in memory.
+#![expect(unsafe_code, reason = "tasks write different rows of the same results")]
+
+use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
 
 use crate::fresh::zeros;
-use crate::lanes::{Part, Shared, for_each_part, load, vectors};
+use crate::lanes::{Shared, load, store, vectors};
 use crate::simd::Level;
+
+/// Positions of a task, over which its partial sum of the gradient of `mix` runs: fixed, so that the sums do not depend
+/// on the number of threads.
+const POSITIONS: usize = 64;
 
 /// The operands; see [`token_shift`](super::token_shift).
 pub(super) struct Shift<'a> {
@@ -17,11 +24,54 @@ pub(super) struct Shift<'a> {
     pub earlier: &'a [f32],
 }
 
+/// Some positions of a sentence.
+struct Part {
+    batch: usize,
+    positions: Range<usize>,
+}
+
+impl Shift<'_> {
+    /// Parts of a sentence.
+    fn parts(&self) -> usize {
+        self.time.div_ceil(POSITIONS)
+    }
+
+    /// Calls `work` for each part of each sentence, on all threads.
+    fn for_each_part(&self, work: impl Fn(usize, Part) + Sync) {
+        (0..self.lengths.len() * self.parts()).into_par_iter().for_each(|index| {
+            let (batch, part) = (index / self.parts(), index % self.parts());
+            let end = self.lengths[batch].min((part + 1) * POSITIONS);
+            work(index, Part { batch, positions: part * POSITIONS..end });
+        });
+    }
+
+    /// Where a position's values begin.
+    fn at(&self, batch: usize, t: usize) -> usize {
+        (batch * self.time + t) * self.hidden
+    }
+
+    /// Some channels of the position before.
+    #[inline(always)]
+    fn before<S: Simd>(&self, simd: S, batch: usize, t: usize, [from, width]: [usize; 2]) -> S::f32s {
+        match t {
+            0 => load(simd, self.earlier, batch * self.hidden + from, width),
+            _ => load(simd, self.x, self.at(batch, t - 1) + from, width),
+        }
+    }
+
+    /// `mix` and `1 - mix` of some channels.
+    #[inline(always)]
+    fn shares<S: Simd>(&self, simd: S, from: usize, width: usize) -> [S::f32s; 2] {
+        let mix = load(simd, self.mix, from, width);
+        [mix, simd.sub_f32s(simd.splat_f32s(1.0), mix)]
+    }
+}
+
 /// The result, `[batch, time, hidden]`.
 pub(super) fn forward(level: Level, shift: &Shift<'_>) -> Vec<f32> {
     let mut y = zeros(shift.x.len());
     let to = Shared::new(&mut y);
-    for_each_part(shift.lengths.len(), shift.hidden, |part| level.run(Forward { shift, part, to }));
+    shift.for_each_part(|_, part| level.run(Forward { shift, part, to }));
     y
 }
 
@@ -31,45 +81,21 @@ struct Forward<'a> {
     to: Shared,
 }
 
-/// What one vector of channels carries from position to position.
-struct Block<S: Simd> {
-    mix: S::f32s,
-    /// `1 - mix`.
-    rest: S::f32s,
-    /// Going forward the earlier input, going back this one.
-    x: S::f32s,
-    /// The gradients of the next result and of `mix`.
-    next: S::f32s,
-    dmix: S::f32s,
-}
-
-impl<S: Simd> Block<S> {
-    #[inline(always)]
-    fn new(simd: S, shift: &Shift<'_>, from: usize, width: usize, x: S::f32s) -> Self {
-        let (mix, zero) = (load(simd, shift.mix, from, width), simd.splat_f32s(0.0));
-        Self { mix, rest: simd.sub_f32s(simd.splat_f32s(1.0), mix), x, next: zero, dmix: zero }
-    }
-}
-
 impl WithSimd for Forward<'_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { shift, part: Part { batch, channels, .. }, to } = self;
-        let mut blocks = Vec::with_capacity(channels.len().div_ceil(S::F32_LANES));
-        for (from, width) in vectors::<S>(&channels) {
-            let earlier = load(simd, shift.earlier, batch * shift.hidden + from, width);
-            blocks.push(Block::new(simd, shift, from, width, earlier));
-        }
-        for t in 0..shift.lengths[batch] {
-            for ((from, width), block) in vectors::<S>(&channels).zip(&mut blocks) {
-                let at = (batch * shift.time + t) * shift.hidden + from;
-                let x = load(simd, shift.x, at, width);
-                let y = simd.mul_add_f32s(block.mix, x, simd.mul_f32s(block.rest, block.x));
-                block.x = x;
-                // SAFETY: these channels are this task's.
-                unsafe { to.store(simd, at, width, y) };
+        let Self { shift, part: Part { batch, positions }, to } = self;
+        for t in positions {
+            let at = shift.at(batch, t);
+            for (from, width) in vectors::<S>(&(0..shift.hidden)) {
+                let [mix, rest] = shift.shares(simd, from, width);
+                let before = shift.before(simd, batch, t, [from, width]);
+                let x = load(simd, shift.x, at + from, width);
+                let y = simd.mul_add_f32s(mix, x, simd.mul_f32s(rest, before));
+                // SAFETY: these positions are this task's.
+                unsafe { to.store(simd, at + from, width, y) };
             }
         }
     }
@@ -77,31 +103,26 @@ impl WithSimd for Forward<'_> {
 
 /// The gradients of `x`, `mix` and `earlier`, from that of the result.
 pub(super) fn backward(level: Level, shift: &Shift<'_>, gradient: &[f32]) -> [Vec<f32>; 3] {
-    let (mut x, mut earlier) = (zeros(shift.x.len()), zeros(shift.earlier.len()));
-    // Of `mix`, for each sentence: added in order, so that they do not depend on the threads.
-    let mut partial = vec![0.0; shift.earlier.len()];
-    let to = Targets { x: Shared::new(&mut x), earlier: Shared::new(&mut earlier), partial: Shared::new(&mut partial) };
-    for_each_part(shift.lengths.len(), shift.hidden, |part| level.run(Backward { shift, part, gradient, to }));
-    let mut mix = vec![0.0; shift.hidden];
-    for part in partial.chunks(shift.hidden.max(1)) {
+    let hidden = shift.hidden;
+    let (mut x, mut earlier) = (zeros(shift.x.len()), vec![0.0; shift.earlier.len()]);
+    // Of `mix`, for each part: added in order, so that they do not depend on the threads.
+    let mut partial = vec![0.0; shift.lengths.len() * shift.parts() * hidden];
+    let to = [&mut x, &mut earlier, &mut partial].map(|values| Shared::new(values));
+    shift.for_each_part(|index, part| level.run(Backward { shift, index, part, gradient, to }));
+    let mut mix = vec![0.0; hidden];
+    for part in partial.chunks(hidden.max(1)) {
         mix.iter_mut().zip(part).for_each(|(total, part)| *total += part);
     }
     [x, mix, earlier]
 }
 
-/// Where gradients go; that of `mix` is `[batch, hidden]`.
-#[derive(Clone, Copy)]
-struct Targets {
-    x: Shared,
-    earlier: Shared,
-    partial: Shared,
-}
-
 struct Backward<'a> {
     shift: &'a Shift<'a>,
+    index: usize,
     part: Part,
     gradient: &'a [f32],
-    to: Targets,
+    /// The gradients of `x` and `earlier`, and of `mix` for each part, `[batch, parts, hidden]`.
+    to: [Shared; 3],
 }
 
 impl WithSimd for Backward<'_> {
@@ -109,38 +130,31 @@ impl WithSimd for Backward<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { shift, part: Part { batch, channels, .. }, gradient, to } = self;
+        let Self { shift, index, part: Part { batch, positions }, gradient, to: [to_x, to_earlier, to_mix] } = self;
         let (hidden, length) = (shift.hidden, shift.lengths[batch]);
-        let first = batch * shift.time * hidden;
-        let mut blocks = Vec::with_capacity(channels.len().div_ceil(S::F32_LANES));
-        for (from, width) in vectors::<S>(&channels) {
-            let last = match length.checked_sub(1) {
-                Some(last) => load(simd, shift.x, first + last * hidden + from, width),
-                None => simd.splat_f32s(0.0),
-            };
-            blocks.push(Block::new(simd, shift, from, width, last));
-        }
-        for t in (0..length).rev() {
-            for ((from, width), block) in vectors::<S>(&channels).zip(&mut blocks) {
-                let at = first + t * hidden + from;
-                let earlier = match t {
-                    0 => load(simd, shift.earlier, batch * hidden + from, width),
-                    _ => load(simd, shift.x, at - hidden, width),
+        // SAFETY: the sums of this part are this task's.
+        let sums = unsafe { to_mix.part(index * hidden, hidden) };
+        for t in positions {
+            let at = shift.at(batch, t);
+            for (from, width) in vectors::<S>(&(0..hidden)) {
+                let [mix, rest] = shift.shares(simd, from, width);
+                let x = load(simd, shift.x, at + from, width);
+                let before = shift.before(simd, batch, t, [from, width]);
+                let dy = load(simd, gradient, at + from, width);
+                let next = match t + 1 < length {
+                    true => load(simd, gradient, at + hidden + from, width),
+                    false => simd.splat_f32s(0.0),
                 };
-                let dy = load(simd, gradient, at, width);
-                block.dmix = simd.mul_add_f32s(dy, simd.sub_f32s(block.x, earlier), block.dmix);
-                let dx = simd.mul_add_f32s(block.mix, dy, simd.mul_f32s(block.rest, block.next));
-                (block.x, block.next) = (earlier, dy);
-                // SAFETY: these channels are this task's.
-                unsafe { to.x.store(simd, at, width, dx) };
-            }
-        }
-        for ((from, width), block) in vectors::<S>(&channels).zip(&blocks) {
-            let at = batch * hidden + from;
-            // SAFETY: these channels are this task's.
-            unsafe {
-                to.earlier.store(simd, at, width, simd.mul_f32s(block.rest, block.next));
-                to.partial.store(simd, at, width, block.dmix);
+                let sum = load(simd, sums, from, width);
+                store(simd, sums, from, width, simd.mul_add_f32s(dy, simd.sub_f32s(x, before), sum));
+                let dx = simd.mul_add_f32s(mix, dy, simd.mul_f32s(rest, next));
+                // SAFETY: these positions are this task's, and so is what stands before the first.
+                unsafe {
+                    to_x.store(simd, at + from, width, dx);
+                    if t == 0 {
+                        to_earlier.store(simd, batch * hidden + from, width, simd.mul_f32s(rest, dy));
+                    }
+                }
             }
         }
     }

@@ -20,7 +20,7 @@ use super::STEEPEST;
 use super::product::{Left, add_product, inner_products, padded};
 use crate::fresh::zeros;
 use crate::lanes::{Shared, load, vectors};
-use crate::simd::{Level, exp, sigmoid};
+use crate::simd::{Level, exp, prefetch_values, sigmoid};
 
 /// Positions of a chunk. Products with the state cost the same for each position whatever the chunk, those within it
 /// more the longer it is.
@@ -60,6 +60,16 @@ impl Recurrence<'_> {
     /// Where the values of a position begin.
     pub(super) fn at(&self, Head { batch, head }: Head, t: usize) -> usize {
         ((batch * self.time + t) * self.heads + head) * self.size
+    }
+
+    /// Asks for the values that a position's head will read: heads lie apart, which the processor does not foresee.
+    #[inline(always)]
+    pub(super) fn ask_for(&self, head: Head, t: usize) {
+        if t < self.lengths[head.batch] {
+            for values in [self.r, self.d, self.k, self.v, self.a, self.rate] {
+                prefetch_values(values, self.at(head, t), self.size);
+            }
+        }
     }
 
     /// Where a state begins among `states` of each head, or, among the states under the outputs, 0 of 1.
@@ -134,20 +144,20 @@ impl Chunk {
         }
     }
 
-    /// Reads `count` positions from `first` on: all matrices but what is replaced.
+    /// Reads `count` positions from `first` on: all matrices but what is replaced. Those from `next` on are asked for.
     #[inline(always)]
     pub(super) fn read<S: Simd>(
         &mut self,
         simd: S,
         recurrence: &Recurrence<'_>,
         head: Head,
-        first: usize,
-        count: usize,
+        [first, count, next]: [usize; 3],
     ) {
         let width = self.width;
         let steepest = simd.splat_f32s(-STEEPEST as f32);
         self.product.fill(1.0);
         for t in 0..count {
+            recurrence.ask_for(head, next + t);
             let at = recurrence.at(head, first + t);
             let (before, after) = self.decays[t * width..][..2 * width].split_at_mut(width);
             for (from, lanes) in vectors::<S>(&(0..recurrence.size)) {
@@ -270,7 +280,7 @@ impl WithSimd for Forward<'_> {
                 // SAFETY: the states of this head are this task's.
                 unsafe { write_state(simd, kept, recurrence.state_at(head, states, index), &state, width, size) };
             }
-            chunk.read(simd, recurrence, head, first, count);
+            chunk.read(simd, recurrence, head, [first, count, first + CHUNK]);
             results.fill(0.0);
             add_product(simd, &mut results, Left::rows(&chunk.queries, width), &state, [rows, width, width]);
             for row in 0..rows {

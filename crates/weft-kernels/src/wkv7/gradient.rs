@@ -87,7 +87,7 @@ impl WithSimd for Backward<'_> {
             let rows = 2 * count;
             std::mem::swap(&mut d.before, &mut d.after);
             read_state(simd, &mut d.before, width, kept, recurrence.state_at(head, states, index), size);
-            chunk.read(simd, recurrence, head, first, count);
+            chunk.read(simd, recurrence, head, [first, count, first.saturating_sub(CHUNK)]);
             for t in 0..count {
                 let at = recurrence.at(head, first + t);
                 for (from, lanes) in vectors::<S>(&(0..size)) {

@@ -7,11 +7,11 @@ use super::super::cell;
 use super::super::panels::{Panels, gate_columns, panel_width};
 use super::super::product::{MOST_VECTORS, Product};
 use super::super::schedule::Schedule;
-use super::super::team::{Buffer, Shared, Worker, load, prefetch, read, team, workers_for, write};
+use super::super::team::{Buffer, Shared, Worker, load, read, team, workers_for, write};
 use super::super::{Cell, Recurrence};
 use super::weights::{Upstream, weight_gradient};
 use super::{ContextGradient, Results, lanes};
-use crate::simd::Level;
+use crate::simd::{Level, prefetch};
 
 /// The gradients of `gates_x`, `weight`, `bias` and `initial`, from that of the packed result.
 #[expect(clippy::too_many_arguments, reason = "inputs, results and the gradient")]

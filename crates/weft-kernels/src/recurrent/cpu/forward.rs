@@ -7,11 +7,11 @@ use super::super::cell;
 use super::super::panels::{Panels, panel_width};
 use super::super::product::{MOST_VECTORS, Product};
 use super::super::schedule::Schedule;
-use super::super::team::{Buffer, Shared, Worker, load, prefetch, team, workers_for};
+use super::super::team::{Buffer, Shared, Worker, load, team, workers_for};
 use super::super::{Cell, Recurrence};
 use super::{Context, Inputs, kept, lanes};
 use crate::gemm::{Matrix, new_product};
-use crate::simd::{Level, sigmoid, tanh};
+use crate::simd::{Level, prefetch, sigmoid, tanh};
 
 /// Outputs and last states `[batch * time + states * batch, hidden]`, and the kept activations if they are wanted.
 pub(crate) fn forward(
