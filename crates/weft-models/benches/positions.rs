@@ -1,7 +1,8 @@
 //! One more token after a short and after a very long text, for each language model: microseconds and bytes of state.
 //!
 //!     cargo bench --workspace --bench positions
-//!     cargo bench --workspace --bench positions -- gpt        only this one, for a profile
+//!     cargo bench --workspace --bench positions -- gpt            only this one
+//!     cargo bench --workspace --bench positions -- gpt short      and only after the short text, for a profile
 //!
 //! Four layers of 256, a vocabulary of 4,096. A model with positions goes as far as they reach.
 #![expect(clippy::print_stdout, reason = "a benchmark's table")]
@@ -42,11 +43,13 @@ fn main() {
     println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
     let (hidden_size, num_layers, vocab_size) = (256, 4, VOCABULARY);
     let max_positions = MOST_POSITIONS + TURNS * STEPS;
+    let (short, only): (Vec<_>, Vec<_>) = only.into_iter().partition(|argument| argument == "short");
+    let longest = if short.is_empty() { LONG } else { SHORT };
     let wanted = |name: &str| only.is_empty() || only.iter().any(|only| only == name);
     if wanted("gpt") {
         let config =
             GptConfig { vocab_size, hidden_size, num_layers, num_heads: 4, max_positions, ..GptConfig::default() };
-        report::<Gpt>("gpt", &config);
+        report::<Gpt>("gpt", &config, longest);
     }
     let llama = LlamaConfig {
         vocab_size,
@@ -59,23 +62,23 @@ fn main() {
         ..LlamaConfig::default()
     };
     if wanted("llama") {
-        report::<Llama>("llama", &llama);
+        report::<Llama>("llama", &llama, longest);
     }
     if wanted("llama-window") {
         let windowed = LlamaConfig { sliding_window: Some(256), max_positions: 2 * LONG, ..llama };
-        report::<Llama>("llama, a window of 256", &windowed);
+        report::<Llama>("llama, a window of 256", &windowed, longest);
     }
     if wanted("rwkv4") {
         let config = Rwkv4Config { vocab_size, hidden_size, num_layers, ..Rwkv4Config::default() };
-        report::<Rwkv4>("rwkv4", &config);
+        report::<Rwkv4>("rwkv4", &config, longest);
     }
     if wanted("rwkv7") {
         let config = Rwkv7Config { vocab_size, hidden_size, num_layers, ..Rwkv7Config::default() };
-        report::<Rwkv7>("rwkv7", &config);
+        report::<Rwkv7>("rwkv7", &config, longest);
     }
     if wanted("mamba") {
         let config = MambaConfig { vocab_size, hidden_size, num_layers, ..MambaConfig::default() };
-        report::<Mamba>("mamba", &config);
+        report::<Mamba>("mamba", &config, longest);
     }
     if wanted("mamba2") {
         let config = Mamba2Config {
@@ -88,7 +91,7 @@ fn main() {
             state_size: 64,
             ..Mamba2Config::default()
         };
-        report::<Mamba2>("mamba2", &config);
+        report::<Mamba2>("mamba2", &config, longest);
     }
     for (name, cell) in [("rnn", CellKind::Rnn), ("gru", CellKind::Gru), ("lstm", CellKind::Lstm)] {
         if wanted(name) {
@@ -100,15 +103,15 @@ fn main() {
                 num_layers,
                 ..RecurrentLmConfig::default()
             };
-            report::<RecurrentLm>(name, &config);
+            report::<RecurrentLm>(name, &config, longest);
         }
     }
 }
 
 /// Both texts, turn by turn, so that what else the machine does meets both alike.
-fn report<M: LanguageModel>(name: &str, config: &M::Config) {
+fn report<M: LanguageModel>(name: &str, config: &M::Config, longest: usize) {
     let model = M::new(config, 1, &Device::flex()).for_decoding();
-    let from = model.max_length().map_or(LONG, |most| LONG.min(most - TURNS * STEPS));
+    let from = model.max_length().map_or(longest, |most| longest.min(most - TURNS * STEPS));
     let mut states = [SHORT, from].map(|length| after(&model, length));
     let bytes = [state_bytes(&model, &states[0], SHORT), state_bytes(&model, &states[1], from)];
     let mut times = [Vec::new(), Vec::new()];

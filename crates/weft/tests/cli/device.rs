@@ -31,13 +31,18 @@ fn a_graphics_card_trains() {
     use crate::support::{SMALL, translation_data};
 
     let folder = translation_data();
-    run(folder.path(), &[&SMALL[..], &["--steps", "40", "--output", "run", "--device", "gpu"]].concat()).worked();
-    let metrics = std::fs::read_to_string(folder.path().join("run/metrics.jsonl")).unwrap();
-    println!("{metrics}");
-    let resumed = run(folder.path(), &["train", "--resume", "run", "--steps", "120", "--device", "gpu"]).worked();
-    assert!(resumed.stderr.contains("going on from step 40"), "{resumed:#?}");
+    let first_loss = |device| {
+        run(folder.path(), &[&SMALL[..], &["--steps", "10", "--output", device, "--device", device]].concat()).worked();
+        let metrics = std::fs::read_to_string(folder.path().join(device).join("metrics.jsonl")).unwrap();
+        let record: serde_json::Value = serde_json::from_str(metrics.lines().next().unwrap()).unwrap();
+        record["loss"].as_f64().unwrap()
+    };
+    let (on_gpu, on_cpu) = (first_loss("gpu"), first_loss("cpu"));
+    assert!((on_gpu - on_cpu).abs() < 1e-3 * on_cpu, "{on_gpu} and {on_cpu}");
+    let resumed = run(folder.path(), &["train", "--resume", "gpu", "--steps", "20", "--device", "gpu"]).worked();
+    assert!(resumed.stderr.contains("going on from step 10"), "{resumed:#?}");
     let scores = |device| {
-        let args = ["evaluate", "run", "--source", "test.en", "--reference", "test.de", "--json", "--device", device];
+        let args = ["evaluate", "gpu", "--source", "test.en", "--reference", "test.de", "--json", "--device", device];
         run(folder.path(), &args).worked().stdout
     };
     assert_eq!(scores("gpu"), scores("cpu"));

@@ -221,16 +221,19 @@ fn join<F>(runs: impl Iterator<Item = [Vec<F>; 6]>) -> [Vec<F>; 6] {
     })
 }
 
-/// The tolerance rule, but where no query has a choice between keys the true gradient is 0 and the plain code
-/// has it exactly, as a difference of equal terms; there the rounding of the terms, which are of size 1, is allowed.
+/// The tolerance rule for gradients that are differences of nearly equal terms: where a query has no or little choice between
+/// keys, the true one is 0 or small, and how wrong the plain code is depends on luck. The rounding of the terms, which are of
+/// size 1, is allowed besides.
 #[track_caller]
 fn assert_as_exact_or_cancelled(name: &str, got: &[f32], plain: &[f32], truth: &[f64]) {
-    if truth.iter().all(|t| t.abs() < 1e-12) {
-        let worst = got.iter().fold(0.0, |worst: f32, g| worst.max(g.abs()));
-        assert!(got.len() == truth.len() && worst < 32.0 * f32::EPSILON, "{name}: off by {worst:.2e}, not 0");
-    } else {
-        assert_as_exact(name, got, plain, truth, 2.0);
-    }
+    let rounding = 32.0 * f64::from(f32::EPSILON);
+    let forgive = |(&got, &truth): (&f32, &f64)| match f64::from(got) - truth {
+        off if off.abs() <= rounding => truth as f32,
+        off if off.is_finite() => (f64::from(got) - rounding.copysign(off)) as f32,
+        _ => got,
+    };
+    let got: Vec<f32> = got.iter().zip(truth).map(forgive).collect();
+    assert_as_exact(name, &got, plain, truth, 2.0);
 }
 
 /// k | v apart.

@@ -23,7 +23,7 @@ const STYLE: &str = "
 @media (prefers-color-scheme: dark) {
   :root { --line: #3f3f46; --quiet: #a1a1aa; --page: #18181b; --ink: #f4f4f5; --card: #27272a }
 }
-body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 52rem; background: var(--page); color: var(--ink);
+body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 54rem; background: var(--page); color: var(--ink);
   font: 1rem/1.55 system-ui, sans-serif }
 h1 { line-height: 1.2 } h2 { margin: 3rem 0 .5rem; line-height: 1.25 }
 .claim { color: var(--quiet); font-style: italic; margin: 0 0 1rem }
@@ -32,8 +32,8 @@ h1 { line-height: 1.2 } h2 { margin: 3rem 0 .5rem; line-height: 1.25 }
 .wide { overflow-x: auto; margin: 1rem 0 }
 svg { display: block }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-th, td { padding: .3rem .75rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap }
-th:first-child, td:first-child { padding-left: 0; text-align: left }
+th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap }
+th:first-child, td:first-child { padding-left: 0; text-align: left; position: sticky; left: 0; background: var(--page) }
 pre { background: var(--card); padding: .75rem 1rem; white-space: pre-wrap; overflow-wrap: anywhere; border-radius: 6px }
 footer { margin-top: 4rem; color: var(--quiet); font-size: .9rem }
 @media print { body { max-width: none } svg { max-width: 100%; height: auto } h2, figure, table, svg { break-inside: avoid } }

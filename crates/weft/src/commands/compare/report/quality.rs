@@ -104,23 +104,21 @@ fn curves_csv(all: &[Measured]) -> Csv {
 /// One row for each competitor, means over its seeds.
 fn quality_table(all: &[Measured]) -> String {
     let several = all.iter().any(|one| one.runs.len() > 1);
-    let mut heads = vec!["architecture", "parameters", "steps", "tokens", "minutes", "tokens/s", "validation loss"];
+    let mut heads = vec!["architecture", "validation loss"];
     heads.extend(several.then_some("least to greatest"));
-    heads.push("bits per byte");
+    heads.extend(["bits per byte", "parameters", "tokens", "tokens/s", "minutes"]);
     let row = |one: &Measured| {
         let mean = |value: fn(&Ended) -> f64| Spread::of(one.runs.iter().map(value)).mean;
         let loss = losses(one);
-        let mut row = vec![
-            one.name.clone(),
-            grouped(one.parameters),
-            grouped(mean(|run| run.spent().0 as f64) as usize),
-            grouped(mean(|run| run.spent().1 as f64) as usize),
-            format!("{:.2}", mean(|run| run.spent().2 / 60.0)),
-            grouped(mean(|run| run.spent().1 as f64 / run.spent().2.max(1e-9)) as usize),
-            format!("{:.4}", loss.mean),
-        ];
+        let mut row = vec![one.name.clone(), format!("{:.4}", loss.mean)];
         row.extend(several.then(|| format!("{:.4} to {:.4}", loss.least, loss.most)));
-        row.push(bits(one, loss.mean).map_or_else(String::new, |bits| format!("{bits:.4}")));
+        row.extend([
+            bits(one, loss.mean).map_or_else(String::new, |bits| format!("{bits:.4}")),
+            grouped(one.parameters),
+            grouped(mean(|run| run.spent().1 as f64) as usize),
+            grouped(mean(|run| run.spent().1 as f64 / run.spent().2.max(1e-9)) as usize),
+            format!("{:.2}", mean(|run| run.spent().2 / 60.0)),
+        ]);
         row
     };
     let rows: Vec<Vec<String>> = all.iter().map(row).collect();
