@@ -6,7 +6,7 @@ use crate::font::{FAMILIES, text_width};
 
 /// Colours of the series, in order: apart in hue and in lightness, also for colour-blind readers.
 /// Each is (on a light page, on a dark page).
-const SERIES: [(&str, &str); 8] = [
+const SERIES: [(&str, &str); 12] = [
     ("#2563eb", "#60a5fa"),
     ("#d9580d", "#fb923c"),
     ("#0d9488", "#2dd4bf"),
@@ -15,6 +15,10 @@ const SERIES: [(&str, &str); 8] = [
     ("#a16207", "#facc15"),
     ("#475569", "#94a3b8"),
     ("#15803d", "#4ade80"),
+    ("#dc2626", "#f87171"),
+    ("#18181b", "#fafafa"),
+    ("#65a30d", "#bef264"),
+    ("#78350f", "#d6a77a"),
 ];
 
 /// The class that colours series number `index` (stroke, or fill with [`dot_class`]).

@@ -31,8 +31,8 @@ h1 { line-height: 1.2 } h2 { margin: 3rem 0 .5rem; line-height: 1.25 }
 .files { color: var(--quiet); font-size: .9rem }
 .wide { overflow-x: auto; margin: 1rem 0 }
 svg { display: block }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap }
+table { border-collapse: separate; border-spacing: 0; font-variant-numeric: tabular-nums }
+th, td { padding: 5px .6rem; line-height: 24px; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap }
 th:first-child, td:first-child { padding-left: 0; text-align: left; position: sticky; left: 0; background: var(--page) }
 pre { background: var(--card); padding: .75rem 1rem; white-space: pre-wrap; overflow-wrap: anywhere; border-radius: 6px }
 footer { margin-top: 4rem; color: var(--quiet); font-size: .9rem }
