@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use super::kernel::Origin;
+use super::kernel::{Origin, Shape};
 use super::{Matrix, Start};
 use crate::simd::Level;
 
@@ -51,6 +51,7 @@ pub(super) unsafe fn run(
             Start::Columns(values) => Some(Origin { first: values[columns.clone()].as_ptr(), stride: 0 }),
         },
         columns: columns.len(),
+        panel: Shape::of(level).width(),
     };
     macro_rules! by_rows {
         ($simd:expr, $($rows:literal: $vectors:literal),*) => {
@@ -60,8 +61,7 @@ pub(super) unsafe fn run(
             }
         };
     }
-    // As many sums as there are registers, less those of the row of `b` and the values of `a`; and strips that are
-    // whole panels wide.
+    // As many sums as there are registers, less those of the row of `b` and the values of `a`.
     match level {
         Level::Scalar => by_rows!(pulp::Scalar, 1: 8, 2: 8, 3: 8, 4: 8),
         #[cfg(target_arch = "aarch64")]
@@ -85,9 +85,11 @@ struct Strip {
     c_stride: usize,
     start: Option<Origin>,
     columns: usize,
+    /// Columns of a panel, in which the blocked product goes on.
+    panel: usize,
 }
 
-/// `ROWS` rows, strips of `VECTORS` vectors.
+/// `ROWS` rows, strips of `VECTORS` vectors, and narrower ones where these do not fit.
 struct Rows<const ROWS: usize, const VECTORS: usize>(Strip);
 
 impl<const ROWS: usize, const VECTORS: usize> WithSimd for Rows<ROWS, VECTORS> {
@@ -95,15 +97,37 @@ impl<const ROWS: usize, const VECTORS: usize> WithSimd for Rows<ROWS, VECTORS> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> usize {
-        let width = VECTORS * S::F32_LANES;
-        let strips = self.0.columns / width;
-        for strip in 0..strips {
-            let first = strip * width;
-            // SAFETY: the strip lies within the columns that `run` was promised.
-            unsafe { one::<S, ROWS, VECTORS>(simd, &self.0, first) };
+        let mut done = 0;
+        // SAFETY: the strips lie within the columns that `run` was promised.
+        unsafe {
+            done += strips::<S, ROWS, VECTORS>(simd, &self.0, done);
+            if VECTORS > 4 {
+                done += strips::<S, ROWS, 4>(simd, &self.0, done);
+            }
+            if VECTORS > 2 {
+                done += strips::<S, ROWS, 2>(simd, &self.0, done);
+            }
         }
-        strips * width
+        done
     }
+}
+
+/// As many strips as fit from column `first` on, if they are whole panels wide; returns how many columns that were.
+///
+/// # Safety
+/// `first` lies within the columns.
+#[inline(always)]
+unsafe fn strips<S: Simd, const ROWS: usize, const VECTORS: usize>(simd: S, strip: &Strip, first: usize) -> usize {
+    let width = VECTORS * S::F32_LANES;
+    if !width.is_multiple_of(strip.panel) {
+        return 0;
+    }
+    let count = (strip.columns - first) / width;
+    for index in 0..count {
+        // SAFETY: the caller's promise, and the strip fits.
+        unsafe { one::<S, ROWS, VECTORS>(simd, strip, first + index * width) };
+    }
+    count * width
 }
 
 /// The strip that begins at column `first`.
