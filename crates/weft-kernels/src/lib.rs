@@ -41,6 +41,7 @@ pub mod state_space_dual;
 pub mod swiglu;
 #[cfg(test)]
 mod testing;
+mod threads;
 pub mod token_shift;
 pub mod wkv4;
 pub mod wkv7;
@@ -65,6 +66,7 @@ pub use selective_scan::{ScanInputs, ScanParameters, selective_scan};
 pub use simd::Level;
 pub use state_space_dual::{DualInputs, DualParameters, state_space_dual};
 pub use swiglu::swiglu;
+pub use threads::on_worker;
 pub use token_shift::token_shift;
 pub use wkv4::{WkvInputs, wkv4};
 pub use wkv7::{Wkv7Inputs, wkv7};

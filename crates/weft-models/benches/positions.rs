@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use burn::Tensor;
 use burn::tensor::{Device, TensorData};
+use weft_kernels::on_worker;
 use weft_models::gpt::{Gpt, GptConfig};
 use weft_models::llama::{Llama, LlamaConfig};
 use weft_models::mamba::{Mamba, MambaConfig};
@@ -119,7 +120,7 @@ fn report<M: LanguageModel>(name: &str, config: &M::Config, longest: usize) {
         for (state, times) in states.iter_mut().zip(&mut times) {
             let start = Instant::now();
             for _ in 0..STEPS {
-                let _ = model.step(&[7], state).into_data();
+                let _ = on_worker(|| model.step(&[7], state).into_data());
             }
             times.push(start.elapsed().as_secs_f64() * 1e6 / STEPS as f64);
         }

@@ -172,7 +172,7 @@ pub trait Translator: Architecture {
 /// A model that predicts each token from those before it.
 pub trait LanguageModel: Architecture {
     /// What generation keeps between steps: cached keys and values, or recurrent states.
-    type State: Clone;
+    type State: Clone + Send;
 
     /// The sum of token losses, `[1]`; `ids` and `targets` are `[batch, time]`, the targets one token ahead. A target of
     /// -1 counts nothing.

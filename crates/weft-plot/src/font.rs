@@ -28,16 +28,18 @@ fn embedded_faces() -> &'static [FontRef<'static>] {
 pub(crate) fn text_width(text: &str, size: f64) -> f64 {
     let size_in_font = Size::new(size as f32);
     let faces = embedded_faces();
-    // One letter that the first face lacks may send the whole line to another, wider one.
+    // One letter that the first face lacks may send the whole line to the second, wider one. The third has pictograms,
+    // and digits as wide as they are: nobody takes it for what another face has.
     let one_face_does =
         faces.first().is_some_and(|face| text.chars().all(|letter| face.charmap().map(letter).is_some()));
-    let candidates = if one_face_does { &faces[..1] } else { faces };
+    let (letters, pictograms) = faces.split_at(if one_face_does { 1 } else { 2.min(faces.len()) });
     let widths = text.chars().map(|letter| {
-        let widths = candidates.iter().filter_map(|face| {
+        let width = |face: &FontRef<'static>| {
             let glyph = face.charmap().map(letter)?;
             face.glyph_metrics(size_in_font, LocationRef::default()).advance_width(glyph)
-        });
-        let known = widths.reduce(f32::max);
+        };
+        let widest = |faces: &'static [FontRef<'static>]| faces.iter().filter_map(width).reduce(f32::max);
+        let known = widest(letters).or_else(|| widest(pictograms));
         match (known, letter.width().unwrap_or(0)) {
             (Some(width), _) => f64::from(width),
             (None, 0) => 0.0,
@@ -115,6 +117,8 @@ mod tests {
         let (small, large) = (text_width("attention", 10.0), text_width("attention", 20.0));
         assert!((large - 2.0 * small).abs() < 0.01, "{small} {large}");
         assert!(text_width("日本", 10.0) >= 20.0);
+        // The second face's letters are 6.02 wide at this size, the pictograms' digits twice that.
+        assert!(text_width("→ 1910", 10.0) < 40.0);
     }
 
     #[test]

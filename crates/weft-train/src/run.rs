@@ -165,6 +165,8 @@ impl Run {
     }
 
     /// Runs to the end, or until `stop` becomes true: then what is half done is dropped and a checkpoint is saved.
+    /// `observer` is called from one of the kernels' threads, which the run keeps all the time; several runs side by side
+    /// go by [`Run::advance`].
     ///
     /// # Errors
     /// A loss or gradient that is not finite, files that cannot be written; the last checkpoint stays.

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use anyhow::{bail, ensure};
 use serde::{Deserialize, Serialize};
+use weft_kernels::on_worker;
 
 /// A line of standard input.
 #[derive(Debug, Default, Deserialize)]
@@ -50,7 +51,7 @@ pub(crate) struct Translation {
 }
 
 /// Does the next step.
-pub(crate) type Steps = Box<dyn FnMut() -> anyhow::Result<Step>>;
+pub(crate) type Steps = Box<dyn FnMut() -> anyhow::Result<Step> + Send>;
 /// Translates all sentences.
 pub(crate) type Translations = Box<dyn Fn() -> anyhow::Result<Vec<Translation>>>;
 
@@ -68,7 +69,7 @@ impl Work {
         let start = Instant::now();
         match self {
             Self::Steps(step) if request.steps > 0 => {
-                let steps = (0..request.steps).map(|_| step()).collect::<anyhow::Result<Vec<_>>>()?;
+                let steps = on_worker(|| (0..request.steps).map(|_| step()).collect::<anyhow::Result<Vec<_>>>())?;
                 let seconds = start.elapsed().as_secs_f64();
                 // JSON has no word for them.
                 let finite = steps.iter().all(|step| step.loss.is_finite() && step.gradient_norm.is_finite());

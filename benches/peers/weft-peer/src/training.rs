@@ -9,7 +9,7 @@ use crate::options::TrainingOptions;
 use crate::protocol::{Step, Steps};
 
 /// The sum of a batch's token losses.
-type Loss<M> = Box<dyn Fn(&M, &mut Noise) -> Tensor<1>>;
+type Loss<M> = Box<dyn Fn(&M, &mut Noise) -> Tensor<1> + Send>;
 
 /// A batch that is on the device.
 pub(crate) struct Batch<M> {

@@ -2,6 +2,7 @@
 
 use burn::Tensor;
 use weft_decode::{DecodeError, Sampler};
+use weft_kernels::on_worker;
 
 use super::translate::values;
 use super::{Session, token_row};
@@ -61,7 +62,8 @@ fn read<M: LanguageModel>(model: &M, session: &mut Session<M>) -> Option<Tensor<
     let device = &model.devices()[0];
     let mut logits = None;
     for tokens in session.tokens[session.read..].chunks(PROMPT_TOKENS) {
-        let scores = model.read(token_row(tokens, device), &mut session.state);
+        let state = &mut session.state;
+        let scores = on_worker(|| model.read(token_row(tokens, device), state));
         logits = Some(scores.narrow(1, tokens.len() - 1, 1).squeeze_dim(1));
     }
     session.read = session.tokens.len();

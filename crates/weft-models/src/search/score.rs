@@ -2,6 +2,7 @@
 
 use burn::tensor::{Int, Tensor, TensorData};
 use weft_kernels::cross_entropy::cross_entropy;
+use weft_kernels::on_worker;
 
 use super::token_row;
 use crate::LanguageModel;
@@ -18,11 +19,14 @@ pub fn stream_loss<M: LanguageModel>(model: &M, tokens: &[u32], piece: usize, mu
     let mut nats = 0.0;
     let mut done = 0;
     for (read, targets) in read.chunks(piece.max(1)).zip(targets.chunks(piece.max(1))) {
-        let logits = model.read(token_row(read, &device), &mut state).squeeze_dim(0);
         let targets: Vec<i32> = targets.iter().map(|&target| target as i32).collect();
         let count = targets.len();
-        let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [count]), &device);
-        let loss = cross_entropy(logits, targets, 0.0, None).into_data();
+        let state = &mut state;
+        let loss = on_worker(|| {
+            let logits = model.read(token_row(read, &device), state).squeeze_dim(0);
+            let targets = Tensor::<1, Int>::from_data(TensorData::new(targets, [count]), &device);
+            cross_entropy(logits, targets, 0.0, None).into_data()
+        });
         nats += loss.iter::<f64>().sum::<f64>();
         done += count;
         seen(done);

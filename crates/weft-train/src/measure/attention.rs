@@ -6,6 +6,7 @@ use burn::Tensor;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Distribution};
 use weft_kernels::attention::{AttentionOptions, self_attention};
+use weft_kernels::on_worker;
 
 use super::{BATCH_TOKENS, MemoryMeter, TRIALS};
 
@@ -20,6 +21,9 @@ pub struct AttentionCost {
     /// Bytes that the two passes need at most beside their inputs, if known.
     pub peak_bytes: Option<usize>,
 }
+
+/// A way to compute attention.
+type Attend<'a> = dyn Fn(Tensor<3>) -> Tensor<3> + Sync + 'a;
 
 /// How far attention with a window sees.
 pub const ATTENTION_WINDOW: usize = 128;
@@ -43,13 +47,15 @@ pub fn measure_attention(
     let stored = |qkv| naive(qkv, num_heads);
     let in_blocks = |qkv| self_attention(qkv, None, &options);
     let in_window = |qkv| self_attention(qkv, None, &windowed);
-    let cost = |attend: &dyn Fn(Tensor<3>) -> Tensor<3>, length: usize| {
+    let cost = |attend: &Attend<'_>, length: usize| {
         let rows = (BATCH_TOKENS / length).max(1);
         let qkv = Tensor::<3>::random([rows, length, 3 * hidden], Distribution::Normal(0.0, 1.0), &device);
         let qkv = qkv.require_grad();
         let pass = || {
             let start = Instant::now();
-            let _ = attend(qkv.clone()).sum().backward();
+            on_worker(|| {
+                let _ = attend(qkv.clone()).sum().backward();
+            });
             start.elapsed().as_secs_f64()
         };
         pass();
@@ -59,7 +65,7 @@ pub fn measure_attention(
         let seconds = (0..TRIALS).map(|_| pass()).fold(f64::INFINITY, f64::min);
         AttentionCost { length, seconds_per_token: seconds / (rows * length) as f64, peak_bytes }
     };
-    let costs = |attend: &dyn Fn(Tensor<3>) -> Tensor<3>| lengths.iter().map(|&length| cost(attend, length)).collect();
+    let costs = |attend: &Attend<'_>| lengths.iter().map(|&length| cost(attend, length)).collect();
     [costs(&stored), costs(&in_blocks), costs(&in_window)]
 }
 

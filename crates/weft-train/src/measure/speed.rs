@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use burn::tensor::Device;
+use weft_kernels::on_worker;
 use weft_models::search::state_bytes;
 use weft_models::{LanguageModel, Noise};
 use weft_text::Tokenizer;
@@ -93,8 +94,9 @@ fn training_speed<M: LanguageModel>(
     let step = || {
         let start = Instant::now();
         let (ids, targets) = (tokens(rows, length, vocab_size, &device), tokens(rows, length, vocab_size, &device));
-        let loss = model.loss(ids, targets, &mut Noise::none());
-        let _ = loss.backward();
+        on_worker(|| {
+            let _ = model.loss(ids, targets, &mut Noise::none()).backward();
+        });
         start.elapsed().as_secs_f64()
     };
     // The first step also warms up.
@@ -117,12 +119,14 @@ fn generation_speeds<M: LanguageModel>(
     let speeds = positions.iter().map(|&wanted| {
         while position < wanted {
             let count = READ_TOKENS.min(wanted - position);
-            let _ = model.read(tokens(1, count, vocab_size, device), &mut state);
+            on_worker(|| {
+                let _ = model.read(tokens(1, count, vocab_size, device), &mut state);
+            });
             position += count;
         }
         let start = Instant::now();
         for _ in 0..GENERATED {
-            let _ = model.step(&[0], &mut state).into_data();
+            let _ = on_worker(|| model.step(&[0], &mut state).into_data());
         }
         let seconds_per_token = start.elapsed().as_secs_f64() / GENERATED as f64;
         position += GENERATED;

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::Device;
+use weft_kernels::on_worker;
 use weft_models::{Architecture, Noise, checkpoint};
 use weft_text::CounterRng;
 
@@ -22,7 +23,7 @@ use crate::schedule::Schedule;
 use crate::task::{Task, scalar};
 
 /// Who is told of [`Event`]s.
-pub type Observer<'a> = &'a mut dyn FnMut(&Event);
+pub type Observer<'a> = &'a mut (dyn FnMut(&Event) + Send);
 
 /// The random stream of dropout, told apart from those of the data.
 const NOISE_STREAM: u64 = 4;
@@ -137,16 +138,19 @@ impl<M: Architecture> Trainer<M> {
         })
     }
 
-    /// Runs to the end, or until `stop` becomes true.
+    /// Runs to the end, or until `stop` becomes true; `observer` is called from one of the kernels' threads, which the
+    /// run keeps all the time. For several runs side by side call [`Trainer::advance`] in turns or from their threads.
     ///
     /// # Errors
     /// A loss or gradient that is not finite, files that cannot be written; the last checkpoint stays.
     pub fn run(&mut self, stop: &AtomicBool, observer: Observer<'_>) -> Result<Outcome, TrainError> {
-        loop {
-            if let Some(outcome) = self.advance(stop, observer)? {
-                return Ok(outcome);
+        on_worker(|| {
+            loop {
+                if let Some(outcome) = self.advance(stop, observer)? {
+                    return Ok(outcome);
+                }
             }
-        }
+        })
     }
 
     /// Does one step and what is due after it; the outcome once the run has ended.
@@ -164,7 +168,7 @@ impl<M: Architecture> Trainer<M> {
         if self.is_out_of_patience() {
             return self.end(Outcome::EarlyStopped, observer);
         }
-        let Some(progress) = self.step(stop)? else {
+        let Some(progress) = on_worker(|| self.step(stop))? else {
             if self.folder.checkpoint_path(self.state.step).join("manifest.json").exists() {
                 self.outcome = Some(Outcome::Interrupted);
                 return Ok(self.outcome);

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use burn::tensor::Device;
+use weft_kernels::on_worker;
 use weft_models::checkpoint::write_whole;
 use weft_models::{Architecture, checkpoint};
 
@@ -42,13 +43,16 @@ impl Validation {
 }
 
 impl<M: Architecture> Trainer<M> {
-    pub(super) fn validation(&self, model: &M) -> Result<Validation, TrainError> {
+    pub(super) fn validation(&mut self, model: &M) -> Result<Validation, TrainError> {
         let device: Device = self.device.clone().inner();
-        let (sum, tokens) = self.task.validation_loss(model, &device)?;
-        let loss = sum / tokens.max(1) as f64;
-        // A model that makes no numbers cannot be searched.
-        let translations = if loss.is_finite() { self.task.translations(model)? } else { None };
-        Ok(Validation { loss, translations, accuracy: self.task.accuracy(model) })
+        let task = &mut self.task;
+        on_worker(move || {
+            let (sum, tokens) = task.validation_loss(model, &device)?;
+            let loss = sum / tokens.max(1) as f64;
+            // A model that makes no numbers cannot be searched.
+            let translations = if loss.is_finite() { task.translations(model)? } else { None };
+            Ok(Validation { loss, translations, accuracy: task.accuracy(model) })
+        })
     }
 
     /// Validates, and notes whether this is the best checkpoint so far.

@@ -11,9 +11,9 @@ pub(crate) struct QuickstartArgs {
     /// Where to put the models and the pictures
     #[arg(long, short, value_name = "FOLDER", default_value = "weft-quickstart")]
     pub(crate) output: PathBuf,
-    /// The most minutes of training; on two cores one or two are enough
-    #[arg(long, allow_negative_numbers = true, value_name = "MINUTES", default_value_t = 4.0)]
-    pub(crate) minutes: f64,
+    /// End training after so many minutes, finished or not; on two idle cores it takes one and a half
+    #[arg(long, allow_negative_numbers = true, value_name = "MINUTES")]
+    pub(crate) minutes: Option<f64>,
     /// Another seed, another set of questions and other initial weights
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     pub(crate) seed: u64,

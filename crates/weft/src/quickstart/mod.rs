@@ -11,7 +11,7 @@ use std::sync::mpsc;
 use weft_decode::BeamConfig;
 use weft_metrics::exact_match;
 use weft_plot::{alignment, alignment_text, sparkline};
-use weft_train::{Event, Outcome, Run, TrainError};
+use weft_train::{Event, Observer, Outcome, Run, TrainError};
 
 use crate::cli::{DeviceName, QuickstartArgs};
 use crate::error::{Error, Result};
@@ -45,6 +45,13 @@ pub(crate) fn run(args: &QuickstartArgs) -> Result {
     train(args, &data, &stop, &mut view)?;
     for contestant in Contestant::BOTH {
         say!("{:18} loss {}", contestant.name(), sparkline(view.losses(contestant), 48));
+        if let (Some((done, all)), Some(minutes)) = (view.cut_short(contestant), args.minutes) {
+            let folder = shell(&contestant.folder(output));
+            say!(
+                "its {minutes} minutes ended after step {done} of {all}; to go on: weft train --resume {folder} --minutes {}",
+                2.0 * minutes
+            );
+        }
     }
     for contestant in Contestant::BOTH {
         examine(contestant, output, &data.held_out_pairs)?;
@@ -93,12 +100,17 @@ fn train_one(
     args: &QuickstartArgs,
     data: &Data,
     stop: &AtomicBool,
-    observer: &mut dyn FnMut(&Event),
+    observer: Observer<'_>,
 ) -> Result<Outcome> {
     let config = config(contestant, data, args)?;
     let device = device::open(DeviceName::Cpu)?;
     let train = || -> std::result::Result<Outcome, TrainError> {
-        Run::start(config, &contestant.folder(&args.output), &device)?.run(stop, observer)
+        let mut run = Run::start(config, &contestant.folder(&args.output), &device)?;
+        loop {
+            if let Some(outcome) = run.advance(stop, observer)? {
+                return Ok(outcome);
+            }
+        }
     };
     Ok(train()?)
 }

@@ -91,12 +91,13 @@ pub(super) fn config(contestant: Contestant, data: &Data, args: &QuickstartArgs)
     }
     let seed =
         i64::try_from(args.seed).map_err(|_| Error::new(format!("--seed is {}, which is too large", args.seed)))?;
-    let minutes = args.minutes;
-    if !(minutes > 0.0 && minutes.is_finite()) {
-        return Err(Error::new(format!("--minutes is {minutes}, wanted a number above 0")));
-    }
     all.set_value("training.seed", seed, from)?;
-    all.set_value("training.minutes", minutes, from)?;
+    if let Some(minutes) = args.minutes {
+        if !(minutes > 0.0 && minutes.is_finite()) {
+            return Err(Error::new(format!("--minutes is {minutes}, wanted a number above 0")));
+        }
+        all.set_value("training.minutes", minutes, from)?;
+    }
     all.set_value("tokenizer.vocab_size", 800, from)?;
     all.set_value("training.schedule", "cosine", from)?;
     all.set_value("training.label_smoothing", 0.0, from)?;

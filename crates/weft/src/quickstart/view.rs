@@ -31,6 +31,8 @@ struct Lane {
     bar: ProgressBar,
     loss: Option<f64>,
     losses: Vec<f64>,
+    /// Steps done, of how many.
+    steps: (u64, u64),
     exact: Option<f64>,
     /// Questions whose right answer was shown.
     shown: HashSet<String>,
@@ -57,6 +59,7 @@ impl View {
                 bar,
                 loss: None,
                 losses: Vec::new(),
+                steps: (0, 0),
                 exact: None,
                 shown: HashSet::new(),
                 next_is_date: true,
@@ -73,6 +76,7 @@ impl View {
             Event::Stepped(progress) => {
                 let loss = lane.loss.map_or(progress.loss, |old| 0.95 * old + 0.05 * progress.loss);
                 lane.loss = Some(loss);
+                lane.steps = (progress.step, progress.total_steps.unwrap_or(progress.step));
                 lane.bar.set_position((progress.share * PARTS as f64) as u64);
             }
             Event::Trained(record) => lane.losses.push(record.loss),
@@ -91,6 +95,12 @@ impl View {
     /// Takes the bars away.
     pub(super) fn finish(&self) {
         self.lanes.iter().for_each(|lane| lane.bar.finish_and_clear());
+    }
+
+    /// The steps that a model has done, of how many, if time ended before they did.
+    pub(super) fn cut_short(&self, contestant: Contestant) -> Option<(u64, u64)> {
+        let lane = self.lanes.iter().find(|lane| lane.contestant == contestant)?;
+        Some(lane.steps).filter(|(done, all)| done < all)
     }
 
     /// The losses of a model so far.

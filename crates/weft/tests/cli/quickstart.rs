@@ -7,7 +7,14 @@ fn leaves_data_models_and_what_to_type_next() {
     let path = folder.path();
     let found = run(path, &["quickstart", "--output", "here", "--minutes", "0.03"]).worked();
     assert_eq!(found.stdout, "");
-    for part in ["Transformer: ", "RNN with attention: ", " % exact (", "weft translate here/transformer"] {
+    for part in [
+        "Transformer: ",
+        "RNN with attention: ",
+        " % exact (",
+        "its 0.03 minutes ended after step ",
+        " of 2000; to go on: weft train --resume here/transformer --minutes 0.06",
+        "weft translate here/transformer",
+    ] {
         assert!(found.stderr.contains(part), "{part:?} is not in {found:#?}");
     }
     let lines = |name: &str| std::fs::read_to_string(path.join("here/data").join(name)).unwrap().lines().count();
