@@ -16,6 +16,20 @@ pub(crate) fn prefetch(at: *const f32) {
     let _ = at;
 }
 
+/// The same for the second-level cache, where it does not displace what is being worked on.
+#[inline(always)]
+#[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "an instruction without a safe name"))]
+pub(crate) fn prefetch_far(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: as in `prefetch`.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// Asks for `count` values from `first` on, as far as they exist.
 #[inline(always)]
 pub(crate) fn prefetch_values(values: &[f32], first: usize, count: usize) {

@@ -3,6 +3,8 @@
 
 use pulp::{Simd, WithSimd};
 
+use crate::simd::prefetch_far;
+
 /// The most vectors that a panel may be wide.
 pub(crate) const MOST_VECTORS: usize = 4;
 
@@ -67,7 +69,7 @@ impl WithSimd for Product {
     fn with_simd<S: Simd>(self, simd: S) {
         let most = (PANEL_IN_CACHE / (self.vectors * S::F32_LANES)).max(1);
         if self.chunk * self.chunks <= most {
-            return self.rows(simd);
+            return self.rows(simd, 0);
         }
         // Long chunks are cut, short ones taken together; the chains go on with what the part before left.
         let (inner, together) = (most.min(self.chunk), (most / self.chunk).max(1));
@@ -82,7 +84,8 @@ impl WithSimd for Product {
                     accumulate,
                     ..self
                 };
-                part.rows(simd);
+                // What follows is the next part, or the next panel.
+                part.rows(simd, part.chunk * part.chunks * part.panel_stride);
                 accumulate = true;
             }
         }
@@ -90,9 +93,10 @@ impl WithSimd for Product {
 }
 
 impl Product {
-    /// All rows, in tiles; the panel is read once for each.
+    /// All rows, in tiles; the panel is read once for each. Meanwhile so many values are asked for that begin where it
+    /// ends.
     #[inline(always)]
-    fn rows<S: Simd>(self, simd: S) {
+    fn rows<S: Simd>(self, simd: S, ahead: usize) {
         // As many rows at once as leave a register for each accumulator, a row of the panel and a factor.
         let wide = S::REGISTER_COUNT >= 32;
         let most = match (self.vectors, wide) {
@@ -106,6 +110,9 @@ impl Product {
         let tiles = self.rows.div_ceil(most);
         for tile in 0..tiles {
             let (from, to) = (self.rows * tile / tiles, self.rows * (tile + 1) / tiles);
+            for value in (ahead * tile / tiles..ahead * (tile + 1) / tiles).step_by(16) {
+                prefetch_far(self.panel.wrapping_add(ahead + value));
+            }
             match self.vectors {
                 1 => self.columns::<S, 1>(simd, from, to - from),
                 2 => self.columns::<S, 2>(simd, from, to - from),

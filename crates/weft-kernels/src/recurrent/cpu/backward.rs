@@ -11,6 +11,7 @@ use super::super::team::{Buffer, Shared, Worker, load, read, team, workers_for, 
 use super::super::{Cell, Recurrence};
 use super::weights::{Upstream, weight_gradient};
 use super::{ContextGradient, Results, lanes};
+use crate::fresh::zeros;
 use crate::simd::{Level, prefetch};
 
 /// The gradients of `gates_x`, `weight`, `bias` and `initial`, from that of the packed result.
@@ -29,7 +30,7 @@ pub(crate) fn backward(
     let schedule = Schedule::new(&recurrence.lengths, recurrence.reverse);
     let (lanes, gates) = (lanes(level), cell.gates());
     let padded = hidden.next_multiple_of(lanes);
-    let mut dgates_x = vec![0.0; batch * time * gates * hidden];
+    let mut dgates_x = zeros(batch * time * gates * hidden);
     let mut dweight = vec![0.0; hidden * gates * hidden];
     let mut dbias = vec![0.0; gates * hidden];
     // The initial states' gradients begin as the last states': sentences of length 0 pass them through.

@@ -11,6 +11,7 @@ use super::super::team::{Buffer, Shared, Worker, load, team, workers_for};
 use super::super::{Cell, Recurrence};
 use super::{Context, Inputs, kept, lanes};
 use crate::gemm::{Matrix, new_product};
+use crate::fresh::zeros;
 use crate::simd::{Level, prefetch, sigmoid, tanh};
 
 /// Outputs and last states `[batch * time + states * batch, hidden]`, and the kept activations if they are wanted.
@@ -25,11 +26,12 @@ pub(crate) fn forward(
     let (cell, batch) = (recurrence.cell, recurrence.lengths.len());
     let schedule = Schedule::new(&recurrence.lengths, recurrence.reverse);
     // The last states begin as the initial ones: sentences of length 0 keep them.
-    let mut packed = vec![0.0; batch * time * hidden];
-    packed.extend_from_slice(inputs.initial);
+    let outputs = batch * time * hidden;
+    let mut packed = zeros(outputs + inputs.initial.len());
+    packed[outputs..].copy_from_slice(inputs.initial);
     let lanes = lanes(level);
     let padded = hidden.next_multiple_of(lanes);
-    let mut activations = vec![0.0; if keep { padded * schedule.total * kept(cell) } else { 0 }];
+    let mut activations = zeros(if keep { padded * schedule.total * kept(cell) } else { 0 });
     let [mut states, mut other, mut cells, mut scaled] = [(); 4].map(|()| Buffer::new(batch * padded));
     for (row, &sentence) in schedule.order.iter().enumerate() {
         let row = row * padded..row * padded + hidden;
