@@ -289,7 +289,7 @@ def main():
     parser.add_argument("--file", type=Path, default=HERE / "workloads.toml", help="the workload file")
     parser.add_argument("--weft", type=Path, default=target / "release" / "weft-peer", help="Weft's side, built")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="the folder with multi30k/")
+    parser.add_argument("--data", type=Path, default=ROOT / "data", help="the folder with multi30k/")
     parser.add_argument("--checkpoint", type=Path, help="a trained translator, for `translate`")
     parser.add_argument("--tokenizer", type=Path, help="a tokenizer.json for Multi30k instead of the BPE trained here")
     parser.add_argument("--work", type=Path, default=target / "peers", help="where checkpoints and batches are put")

@@ -52,6 +52,7 @@ def main():
     recording.record_case(
         "rwkv4", saved_config, model, run, batch, steps, smoothing=0.0, tensors=tensors,
         decays=lambda _, parameter: parameter.dim() == 2,
+        rate=lambda name: 2.0 if name.endswith("time_decay") else 3.0 if name.endswith("time_first") else 1.0,
     )
 
 

@@ -131,6 +131,7 @@ def main():
     recording.record_case(
         "rwkv7", config, model, run, batch, steps, smoothing=0.0,
         decays=lambda name, parameter: parameter.dim() >= 2 and name.endswith(".weight"),
+        rate=lambda name: 2.0 if name.endswith("w0") else 1.0,
     )
 
 

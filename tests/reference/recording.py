@@ -149,14 +149,14 @@ def is_matrix(_, parameter):
     return parameter.dim() >= 2
 
 
-def training_losses(model, run, batches, smoothing, decays):
-    """The losses of AdamW steps, each before its update: decay where `decays(name, parameter)`, the gradient's norm
-    clipped."""
+def training_losses(model, run, batches, smoothing, decays, rate):
+    """The losses of AdamW steps, each before its update: decay where `decays(name, parameter)`, `rate(name)` times the
+    learning rate, the gradient's norm clipped."""
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     parameters = [parameter for _, parameter in named]
     groups = [
-        {"params": [p for name, p in named if decays(name, p)], "weight_decay": WEIGHT_DECAY},
-        {"params": [p for name, p in named if not decays(name, p)], "weight_decay": 0.0},
+        {"params": [p], "weight_decay": WEIGHT_DECAY if decays(name, p) else 0.0, "lr": rate(name) * LEARNING_RATE}
+        for name, p in named
     ]
     optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, betas=BETAS, eps=EPSILON)
     losses = []
@@ -174,7 +174,9 @@ def worst(got, truth):
     return (got.double() - truth).abs().max() if truth.numel() else torch.zeros((), dtype=torch.float64)
 
 
-def record_case(name, config, model, run, batch, step_batches, smoothing, tensors=None, decays=is_matrix, variants=()):
+def record_case(
+    name, config, model, run, batch, step_batches, smoothing, tensors=None, decays=is_matrix, rate=lambda _: 1.0, variants=()
+):
     """Writes the folder of one case. `config` is a dictionary; `tensors` is the file's content where it is not the
     model's own state dictionary; `variants` change how a model computes, not what: each is another sample of what plain
     f32 code loses."""
@@ -207,12 +209,12 @@ def record_case(name, config, model, run, batch, step_batches, smoothing, tensor
         for key, value in (varied | varied_outputs).items():
             errors[key] = torch.maximum(errors[key], worst(value, truth[key]))
 
-    truth["losses"] = training_losses(copy.deepcopy(model).double(), run, step_batches, smoothing, decays)
+    truth["losses"] = training_losses(copy.deepcopy(model).double(), run, step_batches, smoothing, decays, rate)
     errors["losses"] = torch.zeros((), dtype=torch.float64)
     for variant in (lambda model: None, *variants):
         varied = copy.deepcopy(model).float()
         variant(varied)
-        error = worst(training_losses(varied, run, step_batches, smoothing, decays), truth["losses"])
+        error = worst(training_losses(varied, run, step_batches, smoothing, decays, rate), truth["losses"])
         errors["losses"] = torch.maximum(errors["losses"], error)
 
     content = dict(batch) | truth | {f"f32_error.{key}": error for key, error in errors.items()}

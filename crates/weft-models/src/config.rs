@@ -74,6 +74,18 @@ pub(crate) fn probability(field: &'static str, value: f64) -> Result<(), ConfigE
     }
 }
 
+/// A translator's special tokens, padding, end and start, must be in the target's vocabulary.
+pub(crate) fn special_tokens(ids: [u32; 3], vocab_size: usize) -> Result<(), ConfigError> {
+    match ids.into_iter().find(|&id| id as usize >= vocab_size) {
+        None => Ok(()),
+        Some(id) => Err(ConfigError::Range {
+            field: "pad/eos/decoder_start_token_id",
+            found: id.to_string(),
+            wanted: "below the size of the vocabulary",
+        }),
+    }
+}
+
 /// The steps at the start of training, shortest and longest.
 pub(crate) fn initial_steps(least: f64, most: f64) -> Result<(), ConfigError> {
     if least > 0.0 && least <= most {

@@ -88,6 +88,11 @@ pub trait Architecture: Module + std::fmt::Debug + Sync {
     /// Whether weight decay applies to the parameter of this name and rank.
     fn decays(name: &str, rank: usize) -> bool;
 
+    /// How many times the learning rate of the others the parameter of this name has.
+    fn learning_rate_factor(_name: &str) -> f64 {
+        1.0
+    }
+
     /// The names under which a checkpoint stores a parameter: one, or several for a fused projection, which are its
     /// equal parts along the first axis.
     fn stored_names(name: &str) -> Vec<String> {

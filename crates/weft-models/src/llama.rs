@@ -244,6 +244,9 @@ impl Llama {
     }
 }
 
+/// The blocks of a pattern's mask, which has a place for each pair of them.
+const MOST_BLOCKS: usize = 16_384;
+
 impl Architecture for Llama {
     type Config = LlamaConfig;
     const MODEL_TYPE: &'static str = "mistral";
@@ -269,8 +272,14 @@ impl Architecture for Llama {
             let found = config.head_size().to_string();
             return Err(ConfigError::Range { field: "head_dim", found, wanted: "an even number of columns" });
         }
-        if config.sliding_window == Some(0) {
-            return Err(ConfigError::Zero { field: "sliding_window" });
+        if let Some(window) = config.sliding_window.filter(|&window| window < 2) {
+            let (found, wanted) = (window.to_string(), "2 or more: a position sees itself and what is before it");
+            return Err(ConfigError::Range { field: "sliding_window", found, wanted });
+        }
+        let blocks = config.attention_pattern.map_or(0, |pattern| config.max_positions.div_ceil(pattern.block()));
+        if blocks > MOST_BLOCKS {
+            let (found, wanted) = (format!("{blocks} blocks long"), "at most 16384 blocks long: take larger blocks");
+            return Err(ConfigError::Range { field: "attention_pattern", found, wanted });
         }
         one_of("hidden_act", &config.hidden_act, &["silu"], "\"silu\"")?;
         probability("dropout", config.dropout)?;

@@ -371,10 +371,14 @@ impl Architecture for Rwkv7 {
         &self.config
     }
 
-    /// The authors': large matrices decay; what is low in rank, and vectors, do not. Theirs also lets `w0` learn twice as
-    /// fast, which is left out.
+    /// The authors': large matrices decay; what is low in rank, and vectors, do not.
     fn decays(name: &str, rank: usize) -> bool {
         rank >= 2 && name.ends_with(".weight")
+    }
+
+    /// The authors': the decays' offsets learn twice as fast.
+    fn learning_rate_factor(name: &str) -> f64 {
+        if name.ends_with(".att.w0") { 2.0 } else { 1.0 }
     }
 }
 

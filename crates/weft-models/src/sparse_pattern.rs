@@ -42,6 +42,13 @@ pub enum SparsePattern {
 }
 
 impl SparsePattern {
+    /// Positions of a block.
+    pub fn block(self) -> usize {
+        match self {
+            Self::Strided { block, .. } | Self::Fixed { block, .. } | Self::GlobalWindowRandom { block, .. } => block,
+        }
+    }
+
     /// The mask for `length` positions.
     pub fn mask(self, length: usize) -> BlockMask {
         match self {

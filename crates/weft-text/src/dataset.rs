@@ -35,6 +35,15 @@ impl TokenSequences {
         self.offsets.push(self.ids.len());
     }
 
+    /// Takes the sequences from an index on away; none beyond [`TokenSequences::len`].
+    pub fn split_off(&mut self, at: usize) -> Self {
+        let at = at.min(self.len());
+        let start = self.offsets[at];
+        let offsets = self.offsets[at..].iter().map(|offset| offset - start).collect();
+        self.offsets.truncate(at + 1);
+        Self { ids: self.ids.split_off(start), offsets }
+    }
+
     /// The sequence at an index below [`TokenSequences::len`]; empty beyond.
     pub fn get(&self, index: usize) -> &[u32] {
         match self.offsets.get(index..index.saturating_add(2)) {

@@ -141,8 +141,8 @@ pub enum TrainError {
         /// What it holds.
         found: String,
     },
-    /// A folder that holds a run already.
-    #[error("{} holds a run already", path.display())]
+    /// A folder that holds a run already, or what a run would write over.
+    #[error("{} holds a run already, or files with the names of its own", path.display())]
     RunExists {
         /// The folder.
         path: PathBuf,
@@ -287,7 +287,8 @@ impl TrainError {
                     .into(),
             ),
             Self::EditedConfig { .. } => Some(
-                "write the old values back, or start a new run; steps, epochs, minutes and patience may change, by flags"
+                "write the old values back, or start a new run; steps, epochs, minutes, patience and the paths of the data \
+                 may change, by flags"
                     .into(),
             ),
             Self::NotOfTask { .. } => Some("leave it out, or leave the task out".into()),
@@ -299,7 +300,11 @@ impl TrainError {
             Self::Damaged { .. } => Some("use another checkpoint".into()),
             Self::Changed { .. } => Some("restore the file as it was, or start a new run".into()),
             Self::FixedSetting { .. } => {
-                Some("only training.steps, .epochs, .minutes and .patience may change; start a new run instead".into())
+                Some(
+                    "only training.steps, .epochs, .minutes and .patience may change, and the paths of the data; start a \
+                     new run instead"
+                        .into(),
+                )
             }
             Self::Average { .. } => Some("average checkpoints of one run".into()),
             Self::NoModel { .. } => {

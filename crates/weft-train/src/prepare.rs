@@ -38,8 +38,8 @@ pub struct TextData {
     pub train: Vec<u32>,
     /// The stream to validate on.
     pub validation: Vec<u32>,
-    /// What was left out of both.
-    pub skipped: SkipReport,
+    /// What was left out of the training and of the validation text.
+    pub skipped: [SkipReport; 2],
     /// SHA-256 of the training text.
     pub train_hash: String,
     /// SHA-256 of the validation text, or of how it was cut off the training text.
@@ -172,25 +172,28 @@ impl TextData {
                 Tokenizer::train(config.tokenizer.kind, config.tokenizer.vocab_size, texts)?
             }
         };
-        let train = TextDataset::build(&corpus, &tokenizer)?;
+        let mut train = TextDataset::build(&corpus, &tokenizer)?;
         if data.validation.is_empty() {
             let ratio = 1.0 - data.validation_ratio;
             let (first, rest) = train.split(ratio);
-            check_lengths(config, first.len(), rest.len())?;
-            let (first, rest) = (first.to_vec(), rest.to_vec());
-            let validation_hash = hexadecimal(&Sha256::digest(format!("{} from {ratio}", train.hash)));
-            let (skipped, train_hash) = (train.skipped, train.hash);
-            return Ok(Self { tokenizer, train: first, validation: rest, skipped, train_hash, validation_hash });
+            let (first, rest) = (first.len(), rest.len());
+            check_lengths(config, first, rest)?;
+            return Ok(Self {
+                tokenizer,
+                validation: train.ids.split_off(first),
+                train: train.ids,
+                skipped: [train.skipped, SkipReport::default()],
+                validation_hash: hexadecimal(&Sha256::digest(format!("{} from {ratio}", train.hash))),
+                train_hash: train.hash,
+            });
         }
         let validation = TextDataset::build(&text(&data.validation, &data.field), &tokenizer)?;
         check_lengths(config, train.ids.len(), validation.ids.len())?;
-        let mut skipped = train.skipped;
-        skipped.merge(&validation.skipped);
         Ok(Self {
             tokenizer,
             train: train.ids,
             validation: validation.ids,
-            skipped,
+            skipped: [train.skipped, validation.skipped],
             train_hash: train.hash,
             validation_hash: validation.hash,
         })
@@ -255,17 +258,16 @@ fn check_lengths(config: &RunConfig, train: usize, validation: usize) -> Result<
 }
 
 /// All but the last pairs, and those.
-fn hold_out(all: ParallelDataset, count: usize) -> (ParallelDataset, ParallelDataset) {
+fn hold_out(mut all: ParallelDataset, count: usize) -> (ParallelDataset, ParallelDataset) {
     let first = all.len().saturating_sub(count);
-    let part = |from: usize, to: usize, hash: String| ParallelDataset {
-        source: (from..to).map(|i| all.source.get(i)).collect(),
-        target: (from..to).map(|i| all.target.get(i)).collect(),
-        lines: all.lines[from..to].to_vec(),
-        skipped: if from == 0 { all.skipped.clone() } else { SkipReport::default() },
-        hash,
+    let held_out = ParallelDataset {
+        source: all.source.split_off(first),
+        target: all.target.split_off(first),
+        lines: all.lines.split_off(first),
+        skipped: SkipReport::default(),
+        hash: hexadecimal(&Sha256::digest(format!("{} from {first}", all.hash))),
     };
-    let held_out = hexadecimal(&Sha256::digest(format!("{} from {first}", all.hash)));
-    (part(0, first, all.hash.clone()), part(first, all.len(), held_out))
+    (all, held_out)
 }
 
 fn parallel(paths: &[PathBuf], languages: &[String]) -> Result<ParallelCorpus, TextError> {
@@ -282,4 +284,33 @@ fn text(paths: &[PathBuf], field: &str) -> TextCorpus {
 
 fn sequences(rows: &[Vec<u32>]) -> TokenSequences {
     rows.iter().map(Vec::as_slice).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_pairs_are_held_out() {
+        let rows = |tens: u32| sequences(&(0..5).map(|row| vec![tens + row; row as usize]).collect::<Vec<_>>());
+        let mut skipped = SkipReport::default();
+        skipped.add(weft_text::SkipReason::TooLong, std::path::Path::new("a.tsv"), 6);
+        let all = ParallelDataset {
+            source: rows(10),
+            target: rows(20),
+            lines: vec![1, 2, 3, 4, 7],
+            skipped: skipped.clone(),
+            hash: "whole".to_owned(),
+        };
+        let (train, validation) = hold_out(all, 2);
+        let rows_of = |side: &TokenSequences| side.iter().map(<[u32]>::to_vec).collect::<Vec<_>>();
+        assert_eq!(rows_of(&train.source), [vec![], vec![11], vec![12, 12]]);
+        assert_eq!(rows_of(&validation.source), [vec![13; 3], vec![14; 4]]);
+        assert_eq!(rows_of(&train.target), [vec![], vec![21], vec![22, 22]]);
+        assert_eq!(rows_of(&validation.target), [vec![23; 3], vec![24; 4]]);
+        assert_eq!((train.lines, validation.lines), (vec![1, 2, 3], vec![4, 7]));
+        assert_eq!((train.skipped, validation.skipped), (skipped, SkipReport::default()));
+        let cut = hexadecimal(&Sha256::digest("whole from 3"));
+        assert_eq!((train.hash.as_str(), validation.hash), ("whole", cut));
+    }
 }

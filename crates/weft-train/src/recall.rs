@@ -50,6 +50,10 @@ pub fn recall_accuracy<M: LanguageModel>(
             let wanted = "at least 2, the tokens of a pair";
             return Err(TextError::Setting { field: "distance", found: distance, wanted }.into());
         }
+        if distance > MOST_DISTANCE {
+            let wanted = "at most 16777216 tokens";
+            return Err(TextError::Setting { field: "distance", found: distance, wanted }.into());
+        }
         let needed = task.length_at(distance);
         if let Some(limit) = model.max_length().filter(|&limit| needed > limit) {
             return Err(TrainError::Distance { distance, needed, limit });
@@ -58,12 +62,19 @@ pub fn recall_accuracy<M: LanguageModel>(
     let at = |&distance: &usize| {
         let rows = (BATCH_TOKENS / task.length_at(distance)).max(1);
         let piece = piece(rows, tokenizer.vocab_size());
-        let texts: Vec<_> = (0..questions as u64).map(|index| task.test_text(distance, index)).collect();
-        let correct = texts.chunks(rows).map(|texts| count_correct(model, &tokens.collate(texts), piece)).sum();
+        let correct = (0..questions).step_by(rows).map(|first| {
+            let asked = first..questions.min(first + rows);
+            let texts: Vec<_> = asked.map(|index| task.test_text(distance, index as u64)).collect();
+            count_correct(model, &tokens.collate(&texts), piece)
+        });
+        let correct = correct.sum();
         RecallAccuracy { distance, questions, correct }
     };
     Ok(distances.iter().map(at).collect())
 }
+
+/// A text reaches over the distance as a whole and is in memory.
+const MOST_DISTANCE: usize = 1 << 24;
 
 /// Tokens that `rows` rows may read at once, so that their logits fit.
 pub(crate) fn piece(rows: usize, vocab_size: usize) -> usize {

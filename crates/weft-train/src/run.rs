@@ -97,7 +97,7 @@ impl Data {
     fn skipped(&self) -> [SkipReport; 2] {
         match self {
             Self::Translation(data) => [data.train.skipped.clone(), data.validation.skipped.clone()],
-            Self::Text(data) => [data.skipped.clone(), SkipReport::default()],
+            Self::Text(data) => data.skipped.clone(),
             Self::Recall(_) => [SkipReport::default(), SkipReport::default()],
         }
     }
@@ -124,7 +124,7 @@ impl Run {
     }
 
     /// Goes on with a run from its newest whole checkpoint. `overrides` may change the budget (`training.steps`,
-    /// `.epochs`, `.minutes`) and `training.patience`, nothing else.
+    /// `.epochs`, `.minutes`), `training.patience`, and where the data lie (`data.train`, `.validation`), nothing else.
     ///
     /// # Errors
     /// No run, or no whole checkpoint in it; a corpus, a tokenizer or a setting that is not the one the run began with;
@@ -269,10 +269,12 @@ fn trainer<M: Buildable + Send + 'static>(
     }))
 }
 
-/// The settings that may change when a run is resumed.
-const CHANGEABLE: [&str; 4] = ["training.steps", "training.epochs", "training.minutes", "training.patience"];
+/// The settings that may change when a run is resumed; the data may move, but their hashes must stay what they were.
+const CHANGEABLE: [&str; 6] =
+    ["training.steps", "training.epochs", "training.minutes", "training.patience", "data.train", "data.validation"];
 
-/// The configuration of a run's newest checkpoint, with the budget that `config.toml` and `overrides` give it.
+/// The configuration of a run's newest checkpoint, with the budget and the paths that `config.toml` and `overrides`
+/// give it.
 fn resumed_config(
     folder: &RunFolder,
     checkpoint: &Path,
@@ -286,7 +288,8 @@ fn resumed_config(
         text => toml::from_str(text)
             .map_err(|source| TrainError::Toml { path: checkpoint.join(STATE_FILE), source: Box::new(source) })?,
     };
-    // `config.toml` has the budget of the last time the run was resumed, which may be newer than the checkpoint.
+    // `config.toml` has the budget and the paths of the last time the run was resumed, which may be newer than the
+    // checkpoint.
     let keys: Vec<String> =
         saved.differences(&written).into_iter().filter(|key| !CHANGEABLE.contains(&key.as_str())).collect();
     if !keys.is_empty() {

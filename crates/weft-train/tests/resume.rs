@@ -254,6 +254,25 @@ fn an_optimizer_of_another_model_is_refused() {
     finish(resume(&path).unwrap().0);
 }
 
+#[test]
+fn a_run_is_the_same_on_any_number_of_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = alphabet_text(folder.path(), "train.txt", 60, 1);
+    for architecture in ["transformer", "rnn_encoder_decoder", "gpt", "rwkv7", "mamba2"] {
+        let config = match is_language_model(architecture) {
+            true => config(architecture, &text, &text, &[("training.steps", "6")]),
+            false => translating(folder.path(), architecture),
+        };
+        let traces = [1, 3].map(|threads| {
+            let path = folder.path().join(format!("{architecture}-{threads}"));
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| drop(finish(start(&config, &path).unwrap())));
+            trace(&path)
+        });
+        assert_eq!(traces[0], traces[1], "{architecture}");
+    }
+}
+
 /// No kind of model has trained parameters without gradients, which would be missed in the optimizer's file.
 #[test]
 fn every_kind_of_model_can_be_resumed() {
@@ -304,7 +323,7 @@ fn an_edited_configuration_is_refused() {
 }
 
 #[test]
-fn a_budget_may_grow_and_nothing_else() {
+fn a_budget_may_grow_the_data_may_move_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let config = translating(folder.path(), "transformer");
     let path = folder.path().join("run");
@@ -335,6 +354,23 @@ fn a_budget_may_grow_and_nothing_else() {
     let own = Overrides::read(&path.join("config.toml")).unwrap();
     let run = weft_train::Run::resume(&path, &own, &burn::tensor::Device::flex(), &mut |_| ()).unwrap();
     assert_eq!(finish(run).state().step, 23);
+    // The same data may lie elsewhere, under other names.
+    let moved = ["train.tsv", "validation.tsv"].map(|name| {
+        let (from, to) = (folder.path().join(name), folder.path().join(name).with_extension("moved"));
+        std::fs::rename(from, &to).unwrap();
+        format!("[{:?}]", to.display().to_string())
+    });
+    let [train, validation] = moved.each_ref().map(String::as_str);
+    let error = again("training.steps", "25").err().unwrap();
+    assert!(error.to_string().starts_with("cannot open ") && error.to_string().ends_with("train.tsv"), "{error}");
+    let error = resume_with(&path, &[("data.train", validation), ("data.validation", validation)]).err().unwrap();
+    assert!(error.to_string().starts_with("the training corpus changed since the run began"), "{error}");
+    let error = resume_with(&path, &[("data.train", train), ("data.validation", train)]).err().unwrap();
+    assert!(error.to_string().starts_with("the validation corpus changed since the run began"), "{error}");
+    // Where they lie outlives a kill, too.
+    let found = [("data.train", train), ("data.validation", validation), ("training.steps", "25")];
+    drop(resume_with(&path, &found).unwrap());
+    assert_eq!(finish(resume(&path).unwrap().0).state().step, 25);
 }
 
 /// Makes a checkpoint whole again after its files were changed on purpose.

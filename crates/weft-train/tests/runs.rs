@@ -11,8 +11,8 @@ use support::{alphabet_text, capitals_corpus, config, finish, resume, reversal_c
 use weft_models::gpt::Gpt;
 use weft_models::transformer::Transformer;
 use weft_models::{Architecture, checkpoint};
-use weft_text::Tokenizer;
-use weft_train::{Event, Outcome, Record, Run, RunConfig, RunFolder, TrainError, read_metrics};
+use weft_text::{SkipReason, TextCorpus, TextDataset, Tokenizer};
+use weft_train::{Event, Outcome, Record, Run, RunConfig, RunFolder, TextData, TrainError, read_metrics};
 
 fn losses(run: &Run) -> (Vec<f64>, Vec<f64>) {
     let (mut training, mut validation) = (Vec::new(), Vec::new());
@@ -244,6 +244,33 @@ fn a_schedule_follows_the_minutes() {
 }
 
 #[test]
+fn the_end_of_a_text_is_set_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let train = alphabet_text(folder.path(), "train.txt", 40, 1);
+    let mut config = config("gpt", &train, &train, &[("data.validation_ratio", "0.25")]);
+    config.data.validation.clear();
+    let data = TextData::prepare(&config, None).unwrap();
+    let whole = TextDataset::build(&TextCorpus::new([&train]), &data.tokenizer).unwrap();
+    assert_eq!(data.train.len(), 3 * data.validation.len());
+    assert_eq!([data.train, data.validation].concat(), whole.ids);
+    assert_eq!(data.train_hash, whole.hash);
+}
+
+#[test]
+fn what_is_left_out_is_counted_where_it_stands() {
+    let folder = tempfile::tempdir().unwrap();
+    let train = alphabet_text(folder.path(), "train.txt", 40, 1);
+    let validation = folder.path().join("validation");
+    std::fs::create_dir(&validation).unwrap();
+    alphabet_text(&validation, "validation.txt", 10, 2);
+    std::fs::write(validation.join(".hidden"), "x").unwrap();
+    let run = start(&config("gpt", &train, &validation, &[]), &folder.path().join("run")).unwrap();
+    let [of_train, of_validation] = run.skipped();
+    assert!(of_train.is_empty(), "{of_train}");
+    assert_eq!(of_validation.count(SkipReason::HiddenFile), 1, "{of_validation}");
+}
+
+#[test]
 fn too_little_data_leave_no_folder() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run");
@@ -292,4 +319,10 @@ fn a_failed_start_does_not_occupy_its_folder() {
     std::fs::write(other.join("config.toml"), "mine").unwrap();
     assert!(occupied(&other));
     assert_eq!(std::fs::read_to_string(other.join("config.toml")).unwrap(), "mine");
+    // A folder `model` that no run has written.
+    let foreign = folder.path().join("foreign");
+    std::fs::create_dir_all(foreign.join("model")).unwrap();
+    std::fs::write(foreign.join("model/mine"), "mine").unwrap();
+    assert!(occupied(&foreign));
+    assert_eq!(std::fs::read_to_string(foreign.join("model/mine")).unwrap(), "mine");
 }

@@ -125,9 +125,23 @@ pub(crate) fn range_hint(wanted: &str) -> String {
 fn text_hint(error: &weft_text::TextError) -> Option<String> {
     use weft_text::TextError;
     match error {
-        TextError::JsonField { .. } | TextError::MissingLanguages { .. } | TextError::UnknownLanguages { .. } => {
+        TextError::MissingLanguages { .. } => {
             Some("name the source's and the target's language as the file does: --languages SOURCE TARGET".to_owned())
         }
+        TextError::JsonField { .. } => Some(
+            "name what all records have: --languages SOURCE TARGET for pairs, --set data.field=NAME for text"
+                .to_owned(),
+        ),
+        TextError::UnknownLanguages { .. } => Some(
+            "name the languages of pairs as the file does: --languages SOURCE TARGET; \
+             for text in JSON lines name its field: --architecture gpt --set data.field=NAME"
+                .to_owned(),
+        ),
+        TextError::UnknownFormat { .. } => Some(
+            "pairs are two line-aligned files, or one .tsv, .jsonl or .tmx file; \
+             for text choose a language model: --architecture gpt"
+                .to_owned(),
+        ),
         TextError::Setting { wanted, .. } => Some(range_hint(wanted)),
         _ => error.hint(),
     }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use weft_kernels::recurrent::Cell;
 
-use crate::config::{ConfigError, positive, probability};
+use crate::config::{ConfigError, positive, probability, special_tokens};
 use crate::layers::CellKind;
 
 /// Whether the decoder attends to the source.
@@ -117,6 +117,8 @@ impl RnnEncoderDecoderConfig {
         positive("maxout_size", self.maxout_size)?;
         positive("num_encoder_layers", self.num_encoder_layers)?;
         positive("num_decoder_layers", self.num_decoder_layers)?;
+        let special = [self.pad_token_id, self.eos_token_id, self.decoder_start_token_id];
+        special_tokens(special, self.decoder_vocab_size)?;
         probability("dropout", self.dropout)?;
         if !self.attends() && self.num_encoder_layers != self.num_decoder_layers {
             let found = self.num_decoder_layers.to_string();

@@ -1,5 +1,8 @@
 //! Beam search over many sentences side by side.
 
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use burn::Tensor;
 use rayon::prelude::*;
 use weft_decode::{BeamConfig, BeamSearch, DecodeError, Hypothesis};
@@ -34,21 +37,47 @@ pub fn translate<M: Translator>(
         rest = later;
         batches.push(batch);
     }
-    // A step is a row of small operations, too small to share among cores: each core takes a batch of its own.
-    let done: Vec<_> = batches
-        .par_iter()
-        .map(|batch| {
-            let texts: Vec<&[u32]> = batch.iter().map(|&i| sources[i].as_slice()).collect();
-            translate_batch(model, &texts, config)
-        })
-        .collect::<Result<_, _>>()?;
+    let translated = |batch: &[usize]| {
+        let texts: Vec<&[u32]> = batch.iter().map(|&i| sources[i].as_slice()).collect();
+        translate_batch(model, &texts, config)
+    };
+    let done = side_by_side(&batches, |batch| translated(batch));
     let mut results = vec![Vec::new(); sources.len()];
     for (batch, hypotheses) in batches.iter().zip(done) {
-        for (&i, hypotheses) in batch.iter().zip(hypotheses) {
+        for (&i, hypotheses) in batch.iter().zip(hypotheses?) {
             results[i] = hypotheses;
         }
     }
     Ok(results)
+}
+
+/// A step is a row of small operations, too small to share among cores: where there are batches enough, each core takes
+/// one after the other for itself alone.
+fn side_by_side<T: Sync, R: Send>(batches: &[T], work: impl Fn(&T) -> R + Send + Sync) -> Vec<R> {
+    let cores = rayon::current_num_threads();
+    if cores == 1 || batches.len() < cores {
+        return batches.par_iter().map(work).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let of_one_core = || {
+        let take = || {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            Some((index, batches.get(index)?))
+        };
+        let all = || std::iter::from_fn(take).map(|(index, batch)| (index, work(batch))).collect::<Vec<_>>();
+        // Of this thread alone: operations are then not cut for others. Without it they are, which is slower.
+        match rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build() {
+            Ok(pool) => pool.install(all),
+            Err(_) => all(),
+        }
+    };
+    let mut done: Vec<(usize, R)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(of_one_core)).collect();
+        let joined = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        joined.flatten().collect()
+    });
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, result)| result).collect()
 }
 
 /// Translates one batch.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{ConfigError, divides, one_of, positive, probability};
+use crate::config::{ConfigError, divides, one_of, positive, probability, special_tokens};
 
 /// `config.json`, in the words of Hugging Face's `MarianConfig`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -127,16 +127,8 @@ impl TransformerConfig {
             let wanted = "equal to `vocab_size` when the embeddings are shared";
             return Err(ConfigError::Range { field: "decoder_vocab_size", found, wanted });
         }
-        for id in [self.pad_token_id, self.eos_token_id, self.decoder_start_token_id] {
-            if id as usize >= self.target_vocab_size() {
-                let wanted = "below the size of the vocabulary";
-                return Err(ConfigError::Range {
-                    field: "pad/eos/decoder_start_token_id",
-                    found: id.to_string(),
-                    wanted,
-                });
-            }
-        }
+        let special = [self.pad_token_id, self.eos_token_id, self.decoder_start_token_id];
+        special_tokens(special, self.target_vocab_size())?;
         probability("dropout", self.dropout)?;
         probability("attention_dropout", self.attention_dropout)?;
         probability("activation_dropout", self.activation_dropout)

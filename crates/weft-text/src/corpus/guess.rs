@@ -1,4 +1,4 @@
-//! Which format a corpus has, from its paths and first line.
+//! Which format a corpus has, and whether it is pairs or text, from its paths and first line.
 
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use super::input::Input;
 use super::lines::LineReader;
-use super::parallel::{ParallelFiles, next_record};
+use super::parallel::{ParallelFiles, next_record, string_fields};
+use super::text::TextCorpus;
 use super::tmx::first_languages;
 use crate::error::{PathList, TextError};
 
@@ -52,6 +53,34 @@ impl ParallelFiles {
     }
 }
 
+impl TextCorpus {
+    /// Whether the paths look like text, not like pairs: a folder, three paths or more, JSON records without
+    /// `translation` that have a string in the text's field, or one file in none of the formats of pairs. Two other
+    /// files are line-aligned.
+    ///
+    /// # Errors
+    /// Records that hold text, in a file whose name does not make it JSON lines.
+    pub fn looks_like_text(&self) -> Result<bool, TextError> {
+        let paths = &self.paths;
+        if let Some(path) = paths.iter().find(|path| !self.is_json_lines(path) && self.begins_with_text(path)) {
+            let problem = "its records hold text, but its name does not end in .jsonl or .ndjson";
+            return Err(TextError::UnknownFormat { paths: PathList(vec![path.clone()]), problem });
+        }
+        Ok(!paths.is_empty()
+            && (paths.iter().any(|path| path.is_dir())
+                || paths.iter().all(|path| self.begins_with_text(path))
+                || matches!(ParallelFiles::guess(paths, None), Err(TextError::UnknownFormat { .. }))))
+    }
+
+    /// Whether a file begins with a JSON record that holds text; what cannot be read does not.
+    fn begins_with_text(&self, path: &Path) -> bool {
+        let first = LineReader::open(path).and_then(|mut lines| next_record(&mut lines));
+        first.ok().flatten().is_some_and(|record| {
+            record.get("translation").is_none() && record.get(&self.json_field).is_some_and(Value::is_string)
+        })
+    }
+}
+
 /// The first byte that is not white space, looked for in the first buffer only.
 fn first_visible_byte(path: &Path) -> Result<Option<u8>, TextError> {
     let mut input = Input::open(path)?;
@@ -70,11 +99,7 @@ fn json_languages(path: &Path, languages: Option<(&str, &str)>) -> Result<(Strin
     }
     let mut lines = LineReader::open(path)?;
     let record = next_record(&mut lines)?.unwrap_or(Value::Null);
-    let fields = record.get("translation").unwrap_or(&record).as_object();
-    let found: Vec<String> = fields
-        .map(|fields| fields.iter().filter(|(_, value)| value.is_string()).map(|(key, _)| key.clone()).collect())
-        .unwrap_or_default();
-    two_languages(path, found)
+    two_languages(path, string_fields(record.get("translation").unwrap_or(&record)))
 }
 
 fn tmx_languages(path: &Path, languages: Option<(&str, &str)>) -> Result<(String, String), TextError> {

@@ -271,13 +271,8 @@ fn json_pair(lines: &mut LineReader, source_language: &str, target_language: &st
     let Some(mut record) = next_record(lines)? else {
         return Ok(None);
     };
-    let mut side = |language: &str| {
-        let field = match record.get_mut("translation") {
-            Some(translation) => translation.get_mut(language),
-            None => record.get_mut(language),
-        };
-        take_string(lines, language, field)
-    };
+    let mut sides = record.get_mut("translation").map(Value::take).unwrap_or(record);
+    let mut side = |language: &str| take_string(lines, language, &mut sides);
     Ok(Some(Pair { source: side(source_language)?, target: side(target_language)?, line: lines.line() }))
 }
 
@@ -296,21 +291,25 @@ pub(super) fn next_record(lines: &mut LineReader) -> Result<Option<Value>, TextE
     Ok(None)
 }
 
+/// The names of a record's fields that hold strings.
+pub(super) fn string_fields(record: &Value) -> Vec<String> {
+    let fields = record.as_object().into_iter().flatten();
+    fields.filter(|(_, value)| value.is_string()).map(|(name, _)| name.clone()).collect()
+}
+
 /// Takes the string out of a record's field.
-pub(super) fn take_string(lines: &LineReader, name: &str, field: Option<&mut Value>) -> Result<String, TextError> {
-    let found = match field {
+pub(super) fn take_string(lines: &LineReader, name: &str, record: &mut Value) -> Result<String, TextError> {
+    let found = match record.get_mut(name) {
         Some(Value::String(text)) => return Ok(std::mem::take(text)),
-        None => "no such field",
-        Some(Value::Null) => "null",
-        Some(Value::Bool(_)) => "a boolean",
-        Some(Value::Number(_)) => "a number",
-        Some(Value::Array(_)) => "an array",
-        Some(Value::Object(_)) => "an object",
+        Some(Value::Null) => "null".to_owned(),
+        Some(Value::Bool(_)) => "a boolean".to_owned(),
+        Some(Value::Number(_)) => "a number".to_owned(),
+        Some(Value::Array(_)) => "an array".to_owned(),
+        Some(Value::Object(_)) => "an object".to_owned(),
+        None => match &string_fields(record)[..] {
+            [] => "no such field".to_owned(),
+            names => format!("no such field, but strings in `{}`", names.join("`, `")),
+        },
     };
-    Err(TextError::JsonField {
-        path: lines.path().to_owned(),
-        line: lines.line(),
-        field: name.to_owned(),
-        found: found.to_owned(),
-    })
+    Err(TextError::JsonField { path: lines.path().to_owned(), line: lines.line(), field: name.to_owned(), found })
 }

@@ -103,7 +103,7 @@ impl TextCorpus {
         PathList(self.paths.clone())
     }
 
-    fn is_json_lines(&self, path: &Path) -> bool {
+    pub(super) fn is_json_lines(&self, path: &Path) -> bool {
         match self.format {
             TextFormat::Plain => false,
             TextFormat::JsonLines => true,
@@ -223,7 +223,7 @@ impl OpenFile {
         let Some(mut record) = next_record(&mut self.lines)? else {
             return Ok(None);
         };
-        let text = take_string(&self.lines, field, record.get_mut(field))?;
+        let text = take_string(&self.lines, field, &mut record)?;
         Ok(Some(TextPiece { text, path: self.lines.path().to_owned(), line: self.lines.line(), ends_document: true }))
     }
 

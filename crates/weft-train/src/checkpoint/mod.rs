@@ -70,7 +70,8 @@ impl RunFolder {
         let folder = Self { path: path.to_owned() };
         let (config, checkpoints) = (folder.config_path(), folder.checkpoints_path());
         let is_free = match (config.exists(), checkpoints.exists()) {
-            (false, false) => true,
+            // Nor a model that lies where the run's own would go.
+            (false, false) => !folder.model_path().exists(),
             // Somebody's own file of that name is not written over.
             (true, false) => false,
             (_, true) => !folder.model_path().exists() && folder.checkpoints()?.is_empty(),

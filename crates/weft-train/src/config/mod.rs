@@ -129,6 +129,11 @@ impl ArchitectureKind {
     pub fn is_translator(self) -> bool {
         matches!(self, Self::Transformer | Self::RnnEncoderDecoder)
     }
+
+    /// Whether it is a language model of attention; the others keep a state of one size, whatever the text's length.
+    pub fn attends(self) -> bool {
+        matches!(self, Self::Gpt | Self::Llama)
+    }
 }
 
 /// The model's shape. Fields that an architecture does not have are absent.
@@ -212,6 +217,13 @@ pub struct ModelConfig {
     /// States of each channel of a state space.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state_size: Option<usize>,
+}
+
+impl ModelConfig {
+    /// Whether each token of a text looks at all before it: attention without a window or a pattern.
+    pub fn attends_to_all(&self) -> bool {
+        self.architecture.attends() && self.sliding_window.is_none() && self.attention_pattern.is_none()
+    }
 }
 
 /// What makes one checkpoint better than another.

@@ -69,14 +69,17 @@ impl Optimizer {
             step: self.step,
             gradient_scale: (mean * clip) as f32,
         };
-        let decays = |name: &str, rank: usize| if M::decays(name, rank) { self.settings.weight_decay } else { 0.0 };
+        let of_parameter = |name: &str, rank: usize| AdamW {
+            learning_rate: learning_rate * M::learning_rate_factor(name),
+            weight_decay: if M::decays(name, rank) { self.settings.weight_decay } else { 0.0 },
+            ..options
+        };
         model.map(&mut Update {
             path: Vec::new(),
             at: 0,
             gradients: &mut gradients,
             moments: &mut self.moments,
-            options,
-            weight_decay: &decays,
+            options: &of_parameter,
         })
     }
 }
@@ -86,8 +89,8 @@ struct Update<'a> {
     at: usize,
     gradients: &'a mut GradientSum,
     moments: &'a mut HashMap<String, Box<dyn Any + Send>>,
-    options: AdamW,
-    weight_decay: &'a dyn Fn(&str, usize) -> f64,
+    /// By name and rank.
+    options: &'a dyn Fn(&str, usize) -> AdamW,
 }
 
 impl ModuleMapper for Update<'_> {
@@ -111,8 +114,7 @@ impl ModuleMapper for Update<'_> {
             Some(moments) => *moments,
             None => Moments::zeros(value.dims(), &value.device()),
         };
-        let options = AdamW { weight_decay: (self.weight_decay)(&name, D), ..self.options };
-        let (value, moments) = adamw(value, gradient, moments, &options);
+        let (value, moments) = adamw(value, gradient, moments, &(self.options)(&name, D));
         self.moments.insert(name, Box::new(moments));
         Param::from_mapped_value(id, Tensor::from_inner(value).require_grad(), mapper)
     }

@@ -31,7 +31,7 @@ impl<M: Architecture> Trainer<M> {
         }
         let (steps, paths): (Vec<u64>, Vec<_>) =
             whole[..count].iter().map(|(best, path)| (best.step, path.clone())).unzip();
-        let candidate = self.folder.path().join("average");
+        let candidate = self.folder.path().join(".average");
         average(&paths, &candidate)?;
         let device: Device = self.device.clone().inner();
         let model: M = checkpoint::load(&candidate, &device)?;

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Arg, Args, ValueEnum};
 use weft_text::RecallKind;
 
 use super::DeviceArgs;
@@ -9,31 +9,35 @@ use super::train::{DataFlags, TrainingFlags};
 /// Train several architectures on the same text and report what each one buys and costs
 ///
 ///   weft compare --train book.txt --size 3M --minutes 10 --output comparison
-///   weft compare --resume comparison                                          go on where it stopped
-///   weft compare --quick --output comparison                                  ten minutes, without any data
+///   weft compare --quick --output comparison    ten minutes, without any data
+///   weft compare --resume comparison            go on where it stopped
 ///
-/// Trains them in turn, each with the same budget, then measures them and writes one page,
-/// comparison/report.html, and its numbers as CSV beside it: what each learns, how far back it reaches, what a
-/// longer text costs. Ctrl-C saves and stops. If one fails, the others go on.
+/// Trains them in turn, each with the same budget, then measures them and
+/// writes one page, comparison/report.html, and its numbers as CSV beside it:
+/// what each learns, how far back it reaches, what a longer text costs.
+/// Ctrl-C saves and stops. If one fails, the others go on.
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(verbatim_doc_comment, mut_args(not_with_resume))]
 pub(crate) struct CompareArgs {
     /// Where to put the runs and the report
     #[arg(long, short, value_name = "FOLDER", required_unless_present = "resume")]
     pub(crate) output: Option<PathBuf>,
-    /// Go on with this comparison
-    #[arg(long, value_name = "FOLDER", conflicts_with = "output")]
+    /// Go on with this comparison as it was planned: only --device may be named beside it
+    #[arg(long, value_name = "FOLDER")]
     pub(crate) resume: Option<PathBuf>,
     /// Generate a text and choose sizes and budgets with which all is done in about ten minutes on two cores; flags win
-    #[arg(long, conflicts_with_all = ["resume", "train", "validation"])]
+    #[arg(long, conflicts_with_all = ["train", "validation"])]
     pub(crate) quick: bool,
-    /// What to compare, by name [default: all that fit the data]: rnn, lstm, gru and every --architecture of `weft train`
+    /// What to compare, by name [default: all that fit the data]: rnn, lstm and gru, which are recurrent-lm with one cell
+    /// each, and every other --architecture of `weft train`
     #[arg(long, short, value_name = "NAME", num_args = 1.., value_delimiter = ',')]
     pub(crate) architectures: Vec<String>,
     /// Parameters of each model, such as 3M
     #[arg(long, value_name = "COUNT")]
     pub(crate) size: Option<String>,
-    /// How far back does each remember? Tasks that language models learn besides, with the same budget each [default: both]
+    /// How far back does each remember? Tasks that language models learn besides, in runs of their own [default: both].
+    /// --steps, --minutes and --seed are theirs too, --epochs is not; without steps or minutes they end after 1000 steps,
+    /// with --quick after a quarter of a minute
     #[arg(long, value_enum, value_name = "TASK", num_args = 1.., value_delimiter = ',')]
     pub(crate) probes: Vec<ProbeName>,
     /// Train each so many times, with other initial weights and another order of the data: what differs is luck
@@ -52,6 +56,14 @@ pub(crate) struct CompareArgs {
     pub(crate) training: TrainingFlags,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
+}
+
+/// The plan of a comparison has all but the device: what else is named beside --resume would be passed over.
+fn not_with_resume(arg: Arg) -> Arg {
+    match arg.get_id().as_str() {
+        "resume" | "device" => arg,
+        _ => arg.conflicts_with("resume"),
+    }
 }
 
 /// A task that asks for what was read.

@@ -49,7 +49,8 @@ pub(crate) struct EvaluateArgs {
     #[arg(long, help_heading = "Scores")]
     pub(crate) json: bool,
 
-    /// Text to measure a language model on: perplexity and bits per byte
+    /// Text to measure a language model on: perplexity and bits per byte. A .jsonl file has it in the field that the
+    /// model was trained on
     #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with = "reference", help_heading = "Language models")]
     pub(crate) text: Vec<PathBuf>,
     /// Tokens that the model sees at once [default: its positions; 256 for recurrent models]

@@ -23,7 +23,8 @@ pub(crate) struct TrainArgs {
     /// Where to put the run: its configuration, checkpoints, metrics, curve and model
     #[arg(long, short, value_name = "RUN", required_unless_present = "resume")]
     pub(crate) output: Option<PathBuf>,
-    /// Go on with this run from its newest whole checkpoint; --steps, --epochs and --minutes may then be raised
+    /// Go on with this run from its newest whole checkpoint; --steps, --epochs and --minutes may then be raised, and
+    /// --train and --validation say where the same data have moved to
     #[arg(long, value_name = "RUN", conflicts_with = "output")]
     pub(crate) resume: Option<PathBuf>,
     /// Read settings from a TOML file; flags win over it
@@ -47,8 +48,9 @@ pub(crate) struct TrainArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Data")]
 pub(crate) struct DataFlags {
-    /// Pairs of sentences: two line-aligned files, or one .tsv, .jsonl or .tmx file. Or text: files or folders. Plain,
-    /// .gz or .zst
+    /// Pairs of sentences: two line-aligned files, or one .tsv, .jsonl or .tmx file. Or text: one file, three or more, or
+    /// folders; a .jsonl file has it in the field `text`, or in the one that --set data.field=NAME names. Plain, .gz or
+    /// .zst
     #[arg(long, value_name = "PATH", num_args = 1..)]
     pub(crate) train: Vec<PathBuf>,
     /// A task that makes its own texts, instead of files: what does a model find again of what it has read? Texts are
@@ -64,7 +66,7 @@ pub(crate) struct DataFlags {
     /// The share of the text that is set aside where there is no --validation
     #[arg(long, allow_negative_numbers = true, value_name = "SHARE")]
     pub(crate) validation_ratio: Option<f64>,
-    /// Source and target language as JSON lines and TMX name them
+    /// Source and target language as JSON lines and TMX name them; the data are then pairs
     #[arg(long, value_name = "LANGUAGE", num_args = 2)]
     pub(crate) languages: Vec<String>,
     /// The longest sentence in tokens; pairs with a longer one are left out and counted

@@ -83,6 +83,8 @@ pub(crate) fn run(args: &GenerateArgs) -> Result {
         printed.map_err(|error| failure = Some(error)).is_ok() && !stop.load(Ordering::SeqCst)
     })?;
     if let Some(error) = failure {
+        // Whoever reads the text may have seen enough of it: `| head`. The state is for later.
+        save(args, text, &hash)?;
         return Err(error);
     }
     print(&stream.finish()?)?;
@@ -94,10 +96,16 @@ pub(crate) fn run(args: &GenerateArgs) -> Result {
     if let Some(limit) = model.model.max_length().filter(used_up) {
         say!("note: ended after {} tokens: the model reads at most {limit} at once", generated.len());
     }
-    if let Some(path) = &args.state {
-        checkpoint::write_whole(path, &text.into_bytes(&hash))?;
-    }
+    save(args, text, &hash)?;
     if stop.load(Ordering::SeqCst) { Err(Error::Interrupted) } else { Ok(()) }
+}
+
+/// Writes the state, if it is wanted.
+fn save(args: &GenerateArgs, text: Box<dyn Text + '_>, hash: &str) -> Result {
+    match &args.state {
+        Some(path) => Ok(checkpoint::write_whole(path, &text.into_bytes(hash))?),
+        None => Ok(()),
+    }
 }
 
 /// Before anything is generated: afterwards it would be lost.

@@ -68,7 +68,12 @@ pub(crate) fn check_training(config: &RunConfig) -> Result {
         &format!("training the {} parameters (or more) of this model", size.parameters),
         bytes,
         "choose a smaller --preset or --size, --hidden-size, --layers or --vocab-size",
-    )
+    )?;
+    // What the backward pass needs of each layer is at least the layer's input.
+    let kept = [config.training.batch_tokens, config.model.hidden_size, config.model.num_layers];
+    let kept = kept.iter().fold(4, |product: u128, &factor| product.saturating_mul(factor as u128));
+    let what = format!("a batch of {} tokens in this model", config.training.batch_tokens);
+    memory::check(&what, sum(&[bytes, kept]), "choose a smaller --batch-tokens, and --accumulate more of them")
 }
 
 /// Of a model whose vocabulary is not known yet: as large as it may become.

@@ -160,6 +160,23 @@ fn misshapen_and_impossible_models() {
 }
 
 #[test]
+fn a_recurrent_translator_checks_its_special_tokens() {
+    let data = translation_data();
+    let rnn = ["--architecture", "rnn-encoder-decoder", "--steps", "1", "--output", "run"];
+    let shape =
+        ["train", "--train", "train.en", "train.de", "--validation", "test.en", "test.de", "--hidden-size", "16"];
+    run(data.path(), &[&shape[..], &rnn].concat()).worked();
+    let model = data.path().join("run/model");
+    std::fs::remove_file(model.join("manifest.json")).unwrap();
+    let config = model.join("config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let (before, after) = text.split_once("\"decoder_start_token_id\": ").unwrap();
+    let after = after.trim_start_matches(|digit: char| digit.is_ascii_digit());
+    std::fs::write(&config, format!("{before}\"decoder_start_token_id\": 99999{after}")).unwrap();
+    translate_with(&model).failed(&["decoder_start_token_id", "99999", "below the size of the vocabulary"]);
+}
+
+#[test]
 fn impossible_settings() {
     let data = translation_data();
     let folder = data.path();
@@ -203,6 +220,7 @@ fn models_that_no_memory_holds() {
         (&["--hidden-size", "65536", "--heads", "1"][..], too_large),
         (&["--hidden-size", "65536", "--heads", "1", "--layers", "1024"], too_large),
         (&["--architecture", "rnn-encoder-decoder", "--hidden-size", "65536", "--layers", "64"], too_large),
+        (&["--batch-tokens", "60000000", "--hidden-size", "1024"], "a batch of 60000000 tokens in this model takes"),
         (&["--hidden-size", "4000000"], "`model.hidden_size` is 4000000, wanted 1 to 65536"),
         (&["--layers", "1000000000000"], "`model.num_layers` is 1000000000000, wanted 1 to 1024"),
         (&["--set", "model.max_positions=10000000000000"], "`model.max_positions` is 10000000000000, wanted 1 to"),

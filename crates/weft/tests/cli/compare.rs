@@ -95,16 +95,41 @@ fn the_report_has_every_architecture_and_its_numbers() {
 #[test]
 fn a_comparison_goes_on_without_those_that_fail() {
     let folder = data();
-    run(folder.path(), &[&SMALL[..], &["gru"]].concat()).worked();
+    run(folder.path(), &SMALL).worked();
     let comparison = folder.path().join("c");
-    std::fs::remove_dir_all(comparison.join("runs/gru")).unwrap();
-    std::fs::rename(folder.path().join("book.txt"), folder.path().join("moved.txt")).unwrap();
+    let [gpt, mamba] = ["gpt", "mamba"].map(|name| comparison.join("runs").join(name));
+    std::fs::remove_dir_all(&gpt).unwrap();
+    std::fs::remove_dir_all(&mamba).unwrap();
+    // Where a file lies no run can begin; that of mamba comes after it.
+    std::fs::write(&gpt, "").unwrap();
     let found = run(folder.path(), &["compare", "--resume", "c"]);
     assert_eq!(found.code, Some(1), "{found:#?}");
-    assert!(found.stderr.contains("error: 1 of 4 failed: gru"), "{found:#?}");
-    std::fs::rename(folder.path().join("moved.txt"), folder.path().join("book.txt")).unwrap();
+    assert!(found.stderr.contains("error: 1 of 3 failed: gpt\n") && mamba.join("ended").exists(), "{found:#?}");
+    let quality = || lines(&comparison.join("quality.csv"));
+    assert!(quality().len() == 3 && quality()[2].starts_with("mamba,"), "{:#?}", quality());
+    let page = std::fs::read_to_string(comparison.join("report.html")).unwrap();
+    assert!(page.contains("Failed, and missing here: gpt. Whoever has not learned book.txt"), "{page}");
+    std::fs::remove_file(&gpt).unwrap();
     run(folder.path(), &["compare", "--resume", "c"]).worked();
-    assert_eq!(lines(&comparison.join("quality.csv")).len(), 5);
+    assert_eq!(quality().len(), 4);
+    assert!(!std::fs::read_to_string(comparison.join("report.html")).unwrap().contains("Failed, and missing"));
+}
+
+#[test]
+fn a_model_that_cannot_be_measured_is_named_and_the_others_are_reported() {
+    let folder = data();
+    run(folder.path(), &SMALL).worked();
+    let comparison = folder.path().join("c");
+    std::fs::remove_file(comparison.join("runs/gpt/model/model.safetensors")).unwrap();
+    let found = run(folder.path(), &["compare", "--resume", "c"]);
+    assert_eq!(found.code, Some(1), "{found:#?}");
+    for wanted in ["measuring gpt: error: ", "the report is c/report.html", "error: 1 of 3 failed: measuring gpt\n"] {
+        assert!(found.stderr.contains(wanted), "{wanted:?} is not in {found:#?}");
+    }
+    let page = std::fs::read_to_string(comparison.join("report.html")).unwrap();
+    assert!(page.contains("Failed, and missing here: measuring gpt."), "{page}");
+    let quality = lines(&comparison.join("quality.csv"));
+    assert!(quality[1].starts_with("rnn,") && quality[2].starts_with("mamba,"), "{quality:#?}");
 }
 
 #[test]
@@ -121,7 +146,7 @@ fn seeds_are_runs_of_their_own_with_their_spread() {
     let page = std::fs::read_to_string(comparison.join("report.html")).unwrap();
     let (least, most) = (loss(1).min(loss(2)), loss(1).max(loss(2)));
     assert!(page.contains(&format!("{least:.4} to {most:.4}")), "{least} {most}");
-    assert!(page.contains("for 6 steps, from 2 seeds."));
+    assert!(page.contains("for 6 steps, from 2 seeds. Quality and recall are measured with every seed, all else"));
 }
 
 #[test]
@@ -134,6 +159,11 @@ fn translators_are_compared_on_the_same_sentence() {
     let comparison = folder.path().join("c");
     let page = std::fs::read_to_string(comparison.join("report.html")).unwrap();
     assert!(page.contains("Attention, seen") && page.matches("<svg").count() == 4, "{}", page.matches("<svg").count());
+    // A claim of their own, by bits a byte, and translations of three sentences.
+    assert!(page.contains("A Transformer, in which all words") && page.contains("in bits a byte: "), "{page}");
+    assert!(page.contains("transformer writes") && page.matches("\n→ ").count() == 6, "{page}");
+    let quality = lines(&comparison.join("quality.csv"));
+    assert!(quality[1..].iter().all(|line| !line.ends_with(',')), "{quality:#?}");
     let alignments = lines(&comparison.join("alignments.csv"));
     let total = |name: &str| -> f64 {
         let of = alignments.iter().filter(|line| line.starts_with(name) && line.split(',').nth(1) == Some("0"));
@@ -168,6 +198,8 @@ fn the_quick_comparison_needs_no_data() {
     let recall = lines(&comparison.join("recall.csv"));
     let of = |start: &str| recall.iter().filter(|line| line.starts_with(start)).count();
     assert_eq!(["gru,recall,", "gru,needle,", "gpt,recall,", "gpt,needle,"].map(of), [7, 7, 5, 5], "{recall:#?}");
+    let parameters = recall[1..].iter().map(|line| line.split(',').nth(3).unwrap().parse::<usize>().unwrap());
+    assert!(parameters.min().unwrap() > 1000, "{recall:#?}");
     let page = std::fs::read_to_string(comparison.join("report.html")).unwrap();
     let (_, section) = page.split_once("<h2>How far back</h2>").unwrap();
     assert!(section.contains("Recall: not borne out") || section.contains("Recall: borne out"), "{section}");
@@ -186,6 +218,36 @@ fn what_cannot_be_compared_is_said_before_anything_is_trained() {
     compare(&["--architectures", "gpt", "--seeds", "0"]).failed(&["--seeds is 0, wanted 1 to 100"]);
     compare(&["--architectures", "gpt", "--steps", "0"]).failed(&["`training.steps` is 0"]);
     compare(&["--architectures", "gpt", "--minutes", "0"]).failed(&["`training.minutes` is 0"]);
+    let heads = ["--architectures", "gpt,llama", "--set", "model.hidden_size=16", "--set", "model.num_heads=5"];
+    compare(&heads).failed(&["gpt cannot be built", "`n_head` is 5", "numbers of heads that divide 16"]);
     run(folder.path(), &["compare", "--resume", "absent"]).failed(&["cannot read absent/plan.json"]);
     assert!(!folder.path().join("c").exists());
+}
+
+#[test]
+fn what_was_planned_is_not_planned_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let beside = |flag: &str, values: &[&str]| {
+        let found = run(folder.path(), &[&["compare", "--resume", "c", flag], values].concat());
+        assert_eq!(found.code, Some(2), "{found:#?}");
+        let (first, second) = found.stderr.split_once(" cannot be used with ").unwrap_or_else(|| panic!("{found:#?}"));
+        assert!(first.contains("'--resume <FOLDER>'") && second.contains(flag), "{found:#?}");
+    };
+    for (flag, value) in [
+        ("--output", "d"),
+        ("--architectures", "gpt"),
+        ("--size", "3M"),
+        ("--probes", "recall"),
+        ("--seeds", "2"),
+        ("--config", "a.toml"),
+        ("--set", "model.dropout=0"),
+        ("--train", "book.txt"),
+        ("--tokenizer", "characters"),
+        ("--minutes", "30"),
+        ("--seed", "1"),
+    ] {
+        beside(flag, &[value]);
+    }
+    beside("--quick", &[]);
+    run(folder.path(), &["compare", "--resume", "c", "--device", "cpu"]).failed(&["cannot read c/plan.json"]);
 }

@@ -1,4 +1,7 @@
-use crate::support::{filter, language_model, run};
+use std::io::Read;
+use std::process::Stdio;
+
+use crate::support::{filter, language_model, run, weft};
 
 #[test]
 fn a_seed_gives_the_same_text_again() {
@@ -56,6 +59,23 @@ fn a_text_goes_on_from_its_state_as_if_it_had_never_stopped() {
     assert!(third.starts_with("zwei"), "{third}");
     let long = "eins ".repeat(20);
     generate(&["--prompt", &long, "--load-state", state]).failed(&["the state and the prompt have", "at most 32"]);
+}
+
+/// `weft generate ... --state FILE | head`
+#[test]
+fn who_stops_reading_leaves_a_state() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = language_model().join("run");
+    let mut child =
+        weft(folder.path(), &["generate", model.to_str().unwrap(), "--prompt", "eins", "--state", "save.state"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_exact(&mut [0; 4]).unwrap();
+    drop(stdout);
+    assert!(child.wait().unwrap().success());
+    assert!(folder.path().join("save.state").is_file());
 }
 
 #[test]

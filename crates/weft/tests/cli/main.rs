@@ -13,4 +13,5 @@ mod quickstart;
 mod recall;
 mod resume;
 mod support;
+mod train;
 mod translate;

@@ -10,8 +10,8 @@ use super::super::schedule::Schedule;
 use super::super::team::{Buffer, Shared, Worker, load, team, workers_for};
 use super::super::{Cell, Recurrence};
 use super::{Context, Inputs, kept, lanes};
-use crate::gemm::{Matrix, new_product};
 use crate::fresh::zeros;
+use crate::gemm::{Matrix, new_product};
 use crate::simd::{Level, prefetch, sigmoid, tanh};
 
 /// Outputs and last states `[batch * time + states * batch, hidden]`, and the kept activations if they are wanted.

@@ -202,7 +202,7 @@ fn json_lines_take_both_shapes() {
     assert_eq!(turned[0], pair("eins", "one é 🦉", 1));
     assert_eq!(
         failure(&guessed(path, Some(("en", "fr")))),
-        "a.jsonl:1: wanted a string in field `fr`, found no such field"
+        "a.jsonl:1: wanted a string in field `fr`, found no such field, but strings in `en`, `de`"
     );
 }
 

@@ -69,9 +69,38 @@ fn malformed_text_corpora_are_errors() {
     let message = failure(TextCorpus::new([empty.parent().unwrap()]));
     assert!(message.starts_with("nothing is left of y: 1 skipped: 1 empty ("), "{message}");
     let json = folder.file("z.jsonl", "{\"text\": \"a\"}\n{\"content\": \"b\"}\n");
-    assert_eq!(failure(TextCorpus::new([&json])), "z.jsonl:2: wanted a string in field `text`, found no such field");
+    assert_eq!(
+        failure(TextCorpus::new([&json])),
+        "z.jsonl:2: wanted a string in field `text`, found no such field, but strings in `content`"
+    );
     assert!(failure(TextCorpus::new([folder.path().join("none")])).starts_with("cannot open none: "));
     let corpus = TextCorpus { json_field: "content".to_owned(), ..TextCorpus::new([&json]) };
     assert!(failure(corpus).starts_with("z.jsonl:1: wanted"));
     assert!(TextCorpus::new(Vec::<PathBuf>::new()).pieces().is_err());
+}
+
+#[test]
+fn text_is_told_from_pairs() {
+    let folder = Folder::new();
+    let plain = folder.file("a.txt", "{ no record\n");
+    let pairs = folder.file("a.tsv", "one\teins\n");
+    let translations = folder.file("translations.jsonl", "{\"translation\": {\"en\": \"a\"}, \"text\": \"a\"}\n");
+    let languages = folder.file("languages.jsonl", "{\"en\": \"one\", \"de\": \"eins\"}\n");
+    let text = folder.file("text.jsonl.gz", gzip(b"\n{\"text\": \"a\", \"url\": \"b\"}\n"));
+    let number = folder.file("number.jsonl", "{\"text\": 1, \"url\": \"b\"}\n");
+    let is_text = |paths: &[&PathBuf]| TextCorpus::new(paths.iter().copied()).looks_like_text().unwrap();
+    let directory = folder.path().to_owned();
+    for paths in [&[&text][..], &[&text, &text], &[&directory], &[&directory, &plain], &[&plain, &pairs, &text]] {
+        assert!(is_text(paths), "{paths:?}");
+    }
+    assert!(!is_text(&[]));
+    let absent = folder.path().join("absent");
+    for paths in [&[&pairs][..], &[&translations], &[&languages], &[&number], &[&plain, &plain], &[&absent]] {
+        assert!(!is_text(paths), "{paths:?}");
+    }
+    let corpus = TextCorpus { json_field: "de".to_owned(), ..TextCorpus::new([&languages]) };
+    assert!(corpus.looks_like_text().unwrap());
+    let unnamed = folder.file("text.json", "{\"text\": \"a\"}\n");
+    let error = TextCorpus::new([&plain, &plain, &unnamed]).looks_like_text().unwrap_err();
+    assert!(shown(error).ends_with("its records hold text, but its name does not end in .jsonl or .ndjson"));
 }

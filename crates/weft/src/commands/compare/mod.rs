@@ -1,5 +1,6 @@
 //! `weft compare`: several architectures, one budget, one report.
 
+mod check;
 mod page;
 mod plan;
 mod progress;
@@ -39,7 +40,7 @@ pub(crate) fn run(args: &CompareArgs) -> Result {
     };
     let stop = interrupt::listen()?;
     let mut overview = overview(&plan, folder);
-    let failed = train_all(&plan, folder, &device, &stop, &mut overview)?;
+    let mut failed = train_all(&plan, folder, &device, &stop, &mut overview)?;
     let measurer =
         Measurer { plan: &plan, folder, device: &device, counts_memory: args.device.device == DeviceName::Cpu };
     let mut measured = Vec::new();
@@ -49,11 +50,19 @@ pub(crate) fn run(args: &CompareArgs) -> Result {
         }
         let index = plan.runs.len() + index;
         overview.begin(index).finish();
-        measured.extend(measurer.measure(competitor)?);
+        match measurer.measure(competitor) {
+            Ok(found) => measured.extend(found),
+            // The others are worth as much as before.
+            Err(error) => {
+                let name = format!("measuring {competitor}");
+                overview.line(&format!("{name}: {error}"));
+                failed.push(name);
+            }
+        }
         overview.end(index);
     }
     overview.finish();
-    let written = measurer.write(&measured)?;
+    let written = measurer.write(&measured, &failed)?;
     say!("the report is {}, its numbers lie beside it as CSV", written.display());
     match &failed[..] {
         [] => Ok(()),

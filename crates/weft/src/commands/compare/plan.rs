@@ -9,11 +9,11 @@ use weft_models::checkpoint::write_whole;
 use weft_text::RecallKind;
 use weft_train::{ArchitectureKind, Overrides, RunConfig, derive, survey};
 
+use super::check::check;
 use crate::cli::CompareArgs;
 use crate::commands::train::settings::{choose_architecture, data_flags, layered, training_flags};
 use crate::error::{Error, Result, range_hint};
 use crate::files::shell;
-use crate::model::check_training;
 use crate::output::say;
 
 /// The plan's file in the comparison's folder.
@@ -51,12 +51,26 @@ pub(super) struct Base {
 /// What of the command line holds for the probes too; what else suits them follows from the task.
 const BUDGET: [&str; 3] = ["training.steps", "training.minutes", "training.seed"];
 
+/// What of a model follows from the task that it learns, not from what is set for the text.
+const OF_TASK: [&str; 4] =
+    ["model.dropout", "model.attention_dropout", "model.max_positions", "model.initializer_range"];
+
 /// An architecture as people name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Competitor {
     name: String,
     architecture: ArchitectureKind,
     cell: Option<&'static str>,
+}
+
+/// A competitor as it learns the text.
+#[derive(Debug)]
+struct TextRun {
+    name: String,
+    /// What is set.
+    overrides: Overrides,
+    /// What follows.
+    config: RunConfig,
 }
 
 impl Plan {
@@ -90,7 +104,7 @@ impl Plan {
         let mut facts = None;
         for competitor in competitors {
             let mut overrides = shared.clone();
-            if matches!(competitor.architecture, ArchitectureKind::Gpt | ArchitectureKind::Llama) {
+            if competitor.architecture.attends() {
                 overrides.merge(attention.clone());
                 overrides.merge(fixed.clone());
             }
@@ -105,23 +119,23 @@ impl Plan {
             };
             facts = Some(known);
             let (config, _) = derive(&overrides, &known)?;
-            check_training(&config)?;
+            check(&competitor.name, &config)?;
             let (layers, hidden) = (config.model.num_layers, config.model.hidden_size);
             say!(
                 "{:20} {layers} layers, {hidden} wide, learning rate {}",
                 competitor.name,
                 config.training.learning_rate
             );
-            texts.push((competitor.name, config));
+            texts.push(TextRun { name: competitor.name, overrides, config });
         }
         let mut runs = Vec::new();
         let mut add = |name: &str, config: &RunConfig| {
             runs.extend((0..args.seeds).map(|seed| planned(name, config, seed)));
         };
-        texts.iter().for_each(|(name, config)| add(name, config));
+        texts.iter().for_each(|text| add(&text.name, &text.config));
         for kind in probes {
-            for (name, text) in &texts {
-                add(name, &probe(kind, text, &of_probes)?);
+            for text in &texts {
+                add(&text.name, &probe(kind, text, &of_probes)?);
             }
         }
         Ok(Self { runs })
@@ -212,21 +226,24 @@ fn probes(args: &CompareArgs, competitors: &[Competitor]) -> Result<Vec<RecallKi
     }
 }
 
-/// The configuration in which a competitor of the same shape as in `text` learns a task.
-fn probe(kind: RecallKind, text: &RunConfig, settings: &Overrides) -> Result<RunConfig> {
+/// The configuration in which a competitor learns a task: the model that learns the text, but for what the task decides.
+/// A size is met anew, since the task has another vocabulary.
+fn probe(kind: RecallKind, text: &TextRun, settings: &Overrides) -> Result<RunConfig> {
     let mut overrides = settings.clone();
     let from = "--probes";
-    let model = &text.model;
     overrides.set_value("data.task", kind.name(), from)?;
-    overrides.set_value("model.architecture", model.architecture.name(), from)?;
-    overrides.set_value("model.hidden_size", model.hidden_size as i64, from)?;
-    overrides.set_value("model.num_layers", model.num_layers as i64, from)?;
-    if let Some(cell) = model.cell {
-        let cell = toml::Value::try_from(cell).expect("a cell is a word");
-        overrides.set_value("model.cell", cell, from)?;
+    for key in text.overrides.keys().filter(|key| key.starts_with("model.") && !OF_TASK.contains(key)) {
+        if let Some(value) = text.overrides.get::<toml::Value>(key)? {
+            overrides.set_value(key, value, from)?;
+        }
+    }
+    let model = &text.config.model;
+    if model.size.is_none() {
+        overrides.set_value("model.hidden_size", model.hidden_size as i64, from)?;
+        overrides.set_value("model.num_layers", model.num_layers as i64, from)?;
     }
     let (config, _) = derive(&overrides, &survey(&overrides)?)?;
-    check_training(&config)?;
+    check(&format!("{}-{}", kind.name(), text.name), &config)?;
     Ok(config)
 }
 
@@ -262,5 +279,71 @@ fn competitors_of(architecture: ArchitectureKind) -> Vec<Competitor> {
     match architecture {
         ArchitectureKind::RecurrentLm => CELLS.map(|cell| one(cell, Some(cell))).into(),
         other => vec![one(other.name(), None)],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_train::Facts;
+
+    use super::*;
+
+    /// A competitor that learns a megabyte of text.
+    fn text_run(settings: &[(&str, &str)]) -> TextRun {
+        let mut overrides = Overrides::new();
+        overrides.set_value("data.train", vec!["book.txt"], "--train").unwrap();
+        for (key, value) in settings {
+            overrides.set(key, value, "--set").unwrap();
+        }
+        let facts = Facts { examples: 1, bytes: 1_000_000, characters: Some(100) };
+        let (config, _) = derive(&overrides, &facts).unwrap();
+        TextRun { name: "one".to_owned(), overrides, config }
+    }
+
+    fn probe_of(text: &TextRun) -> RunConfig {
+        probe(RecallKind::Recall, text, &Overrides::new()).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn probes_are_of_the_model_that_learns_the_text() {
+        let text = text_run(&[
+            ("model.architecture", "llama"),
+            ("model.sliding_window", "16"),
+            ("model.num_kv_heads", "1"),
+            ("model.rope_theta", "5000.0"),
+            ("model.tie_embeddings", "false"),
+            ("model.dropout", "0.3"),
+            ("model.max_positions", "512"),
+        ]);
+        let (model, known) = (probe_of(&text).model, &text.config.model);
+        assert_eq!((model.hidden_size, model.num_layers), (known.hidden_size, known.num_layers));
+        assert_eq!((model.sliding_window, model.num_kv_heads, model.rope_theta), (Some(16), Some(1), Some(5000.0)));
+        assert_eq!(model.tie_embeddings, Some(false));
+        // The task's own.
+        assert_eq!((model.dropout, model.max_positions), (0.0, Some(32)));
+    }
+
+    #[test]
+    fn probes_meet_the_size_with_their_own_vocabulary() {
+        let set = [("model.architecture", "gpt"), ("model.size", "300K"), ("tokenizer.kind", "byte-bpe")];
+        let text = text_run(&set);
+        let probe = probe_of(&text);
+        assert!(text.config.tokenizer.vocab_size > 1000 && probe.model.size == text.config.model.size);
+        assert!(probe.model.hidden_size > text.config.model.hidden_size, "{:?}", probe.model);
+        // Unless the shape is set.
+        let text = text_run(&[&set[..], &[("model.hidden_size", "48"), ("model.num_layers", "2")]].concat());
+        let model = probe_of(&text).model;
+        assert_eq!((model.hidden_size, model.num_layers), (48, 2));
+    }
+
+    #[test]
+    fn a_shape_that_an_architecture_cannot_have_is_refused() {
+        for architecture in ArchitectureKind::ALL {
+            let fits = text_run(&[("model.architecture", architecture.name())]).config;
+            check("one", &fits).unwrap_or_else(|error| panic!("{architecture:?}: {error}"));
+        }
+        let odd = text_run(&[("model.architecture", "gpt"), ("model.num_heads", "5")]).config;
+        let said = check("one", &odd).map_or_else(|error| error.to_string(), |()| String::new());
+        assert!(said.starts_with("error: one cannot be built") && said.contains("hint: numbers of heads"), "{said}");
     }
 }

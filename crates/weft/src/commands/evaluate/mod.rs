@@ -8,13 +8,14 @@ use std::path::Path;
 use serde_json::json;
 use weft_decode::BeamConfig;
 use weft_metrics::{Bleu, Chrf, exact_match};
+use weft_train::RunConfig;
 
 use super::translate::{beam_config, report_cut};
 use crate::cli::EvaluateArgs;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::files::{lines_of, refuse_input};
-use crate::model::{Model, TranslationModel, open};
+use crate::model::{Model, TranslationModel, folder_of, open};
 use crate::output::Output;
 
 /// Measures what the arguments name.
@@ -33,13 +34,19 @@ pub(crate) fn run(args: &EvaluateArgs) -> Result {
         (Model::Translator(model), Some(source)) => translate_and_score(args, model, source),
         (Model::LanguageModel(model), None) => match args.task {
             Some(task) => recall::measure(args, task.into(), path, model),
-            None => text::measure(args, model),
+            None => text::measure(args, path, model),
         },
         (Model::Translator(_), None) => Err(Error::new(format!("{} is a translator", path.display())).hint(wanted)),
         (Model::LanguageModel(_), Some(_)) => {
             Err(Error::new(format!("{} is a language model", path.display())).hint(wanted))
         }
     }
+}
+
+/// The configuration that a model was trained with, if it lies with the model.
+fn trained_with(path: &Path) -> Result<Option<RunConfig>> {
+    let text = std::fs::read_to_string(folder_of(path)?.join("run.toml")).unwrap_or_default();
+    Ok(toml::from_str(&text).ok())
 }
 
 fn translate_and_score(args: &EvaluateArgs, model: &TranslationModel, source: &Path) -> Result {

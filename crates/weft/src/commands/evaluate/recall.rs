@@ -4,11 +4,11 @@ use std::path::Path;
 
 use serde_json::json;
 use weft_text::{RecallKind, RecallTask};
-use weft_train::RunConfig;
 
+use super::trained_with;
 use crate::cli::EvaluateArgs;
 use crate::error::{Error, Result, range_hint};
-use crate::model::{TextModel, folder_of};
+use crate::model::TextModel;
 use crate::output::Output;
 
 /// Without --distances: the powers of two from here on, up to the model's positions or, where it has none, up to so
@@ -75,8 +75,7 @@ pub(super) fn measure(args: &EvaluateArgs, kind: RecallKind, path: &Path, model:
 
 /// The task as the model was trained on it, if it was; else as it is by default, in a text that the model can read.
 fn task_of(kind: RecallKind, pairs: Option<usize>, path: &Path, limit: Option<usize>) -> Result<RecallTask> {
-    let text = std::fs::read_to_string(folder_of(path)?.join("run.toml")).unwrap_or_default();
-    let trained = toml::from_str::<RunConfig>(&text).ok().and_then(|config| config.recall_task());
+    let trained = trained_with(path)?.and_then(|config| config.recall_task());
     let mut task = RecallTask::new(kind);
     if let Some(trained) = trained {
         task.length = trained.length;

@@ -1,10 +1,13 @@
 //! How well a language model predicts text.
 
+use std::path::Path;
+
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use weft_metrics::Perplexity;
 use weft_text::{TextCorpus, TextDataset, TextError, sequential_windows};
 
+use super::trained_with;
 use crate::cli::EvaluateArgs;
 use crate::error::{Error, Result, range_hint};
 use crate::model::TextModel;
@@ -18,8 +21,17 @@ const TOKENS_PER_BATCH: usize = 8192;
 const PIECE: usize = 1024;
 
 /// Prints perplexity and bits per byte.
-pub(super) fn measure(args: &EvaluateArgs, model: &TextModel) -> Result {
-    let dataset = TextDataset::build(&TextCorpus::new(&args.text), &model.tokenizer)?;
+pub(super) fn measure(args: &EvaluateArgs, path: &Path, model: &TextModel) -> Result {
+    let mut corpus = TextCorpus::new(&args.text);
+    if let Some(trained) = trained_with(path)? {
+        corpus.json_field = trained.data.field;
+    }
+    let dataset = TextDataset::build(&corpus, &model.tokenizer).map_err(|error| match error {
+        TextError::JsonField { .. } => {
+            Error::from(error).hint(format!("the text of every record must stand in its field `{}`", corpus.json_field))
+        }
+        other => other.into(),
+    })?;
     if !dataset.skipped.is_empty() {
         say!("{}", dataset.skipped);
     }

@@ -1,23 +1,55 @@
 //! From flags to the values that they fix.
 
 use std::fmt::Display;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use weft_text::{ParallelFiles, RecallKind, TextError};
-use weft_train::Overrides;
+use weft_text::{RecallKind, TextCorpus, TextError};
+use weft_train::{ArchitectureKind, Overrides, RunFolder};
 
 use crate::cli::{ArchitectureName, DataFlags, ModelFlags, TokenizerName, TrainArgs, TrainingFlags};
 use crate::error::{Error, Result};
+use crate::files::shell;
+
+/// The field of a JSON record that holds text where nothing else is said.
+const TEXT_FIELD: &str = "text";
 
 /// Everything that the user fixed: the TOML file, over it the flags, over them `--set`.
 ///
 /// # Errors
-/// A file that cannot be read, a key that does not exist.
+/// A file that cannot be read, a key that does not exist, data of the run to resume that are gone.
 pub(crate) fn overrides(args: &TrainArgs) -> Result<Overrides> {
     let mut flags = data_flags(&args.data)?;
     flags.merge(model_flags(&args.model)?);
     flags.merge(training_flags(&args.training)?);
-    layered(args.config.as_deref(), flags, &args.set)
+    let all = layered(args.config.as_deref(), flags, &args.set)?;
+    if let Some(run) = &args.resume {
+        check_data(run, &all)?;
+    }
+    Ok(all)
+}
+
+/// Checks that a run's data are where they were; where they are not, the user can say where they are now.
+fn check_data(run: &Path, all: &Overrides) -> Result {
+    let data = RunFolder::open(run)?.config()?.data;
+    let mut gone = Vec::new();
+    for (key, flag, paths) in
+        [("data.train", "--train", data.train), ("data.validation", "--validation", data.validation)]
+    {
+        let is_named_anew = all.keys().any(|fixed| fixed == key);
+        for path in paths.into_iter().filter(|_| !is_named_anew) {
+            if let Err(error) = std::fs::metadata(&path)
+                && error.kind() == ErrorKind::NotFound
+            {
+                gone.push((flag, path, error));
+            }
+        }
+    }
+    let Some((_, path, error)) = gone.first() else { return Ok(()) };
+    let mut flags: Vec<&str> = gone.iter().map(|(flag, ..)| *flag).collect();
+    flags.dedup();
+    let renamed = format!("weft train --resume {} {} NEW", shell(run), flags.join(" NEW "));
+    Err(Error::file("open", path, error).hint(format!("if the data have moved, name them anew: {renamed}")))
 }
 
 /// Settings from a TOML file, over them flags, over them `KEY=VALUE`.
@@ -133,33 +165,54 @@ fn set_number(all: &mut Overrides, key: &str, flag: &str, value: Option<f64>) ->
     value.map_or(Ok(()), |value| Ok(all.set_value(key, value, flag)?))
 }
 
-/// Where nobody named an architecture, data that hold no pairs are text for a language model, and so is a task.
+/// Where nobody named an architecture, text is for a language model, and so is a task.
 ///
 /// # Errors
-/// Files that cannot be read.
+/// As [`learns_text`].
 pub(crate) fn choose_architecture(all: &mut Overrides) -> Result<Option<&'static str>> {
-    if all.keys().any(|key| key == "model.architecture") {
+    let named: Option<ArchitectureKind> = all.get("model.architecture")?;
+    let flag = if all.get::<RecallKind>("data.task")?.is_some() {
+        "--task"
+    } else if learns_text(all, named)? {
+        "--train"
+    } else {
+        return Ok(None);
+    };
+    if named.is_some() {
         return Ok(None);
     }
-    if all.get::<RecallKind>("data.task")?.is_some() {
-        all.set_value("model.architecture", "gpt", "--task")?;
-        return Ok(Some("gpt"));
-    }
-    let paths: Vec<PathBuf> = all.get("data.train")?.unwrap_or_default();
-    let [path] = &paths[..] else { return Ok(None) };
-    let is_text = path.is_dir() || {
-        let languages: Vec<String> = all.get("data.languages")?.unwrap_or_default();
-        let languages = match &languages[..] {
-            [source, target] => Some((source.as_str(), target.as_str())),
-            _ => None,
-        };
-        matches!(ParallelFiles::guess(&paths, languages), Err(TextError::UnknownFormat { .. }))
+    all.set_value("model.architecture", "gpt", flag)?;
+    Ok(Some("gpt"))
+}
+
+/// Whether text is learned from, not pairs: the architecture decides; else languages say that the data are pairs, a
+/// field of their own says that they are text; else they are looked at.
+///
+/// # Errors
+/// JSON records of text that lack its field, or in a file that is not read as JSON lines.
+fn learns_text(all: &Overrides, architecture: Option<ArchitectureKind>) -> Result<bool> {
+    let mut corpus = TextCorpus::new(all.get::<Vec<PathBuf>>("data.train")?.unwrap_or_default());
+    corpus.json_field = all.get("data.field")?.unwrap_or_else(|| TEXT_FIELD.to_owned());
+    let languages: Vec<String> = all.get("data.languages")?.unwrap_or_default();
+    let is_text = match architecture {
+        Some(architecture) => !architecture.is_translator(),
+        None if !languages.is_empty() => false,
+        None => {
+            let looks_like_text = corpus.looks_like_text().map_err(|error| {
+                Error::from(error)
+                    .hint("rename it to .jsonl, or name the languages of pairs: --languages SOURCE TARGET")
+            })?;
+            looks_like_text || corpus.json_field != TEXT_FIELD
+        }
     };
-    if is_text {
-        all.set_value("model.architecture", "gpt", "--train")?;
-        return Ok(Some("gpt"));
+    // Whatever else may be wrong is said when all is read.
+    if is_text
+        && let Ok(mut pieces) = corpus.pieces()
+        && let Some(Err(error @ TextError::JsonField { .. })) = pieces.next()
+    {
+        return Err(Error::from(error).hint("name the field that holds the text: --set data.field=NAME"));
     }
-    Ok(None)
+    Ok(is_text)
 }
 
 /// A path that means the same wherever the run is resumed.

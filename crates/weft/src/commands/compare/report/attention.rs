@@ -1,10 +1,10 @@
 //! What attention looks at: the heads of a language model, the alignments of translators.
 
-use weft_decode::BeamConfig;
 use weft_plot::{Alignment, HeadMaps, alignment, head_maps};
-use weft_train::{RunConfig, TranslationData};
+use weft_train::TranslationData;
 
 use super::super::page::{Csv, Section, escaped, figure, table};
+use super::pairs::beam;
 use super::{Measured, texts};
 use crate::attention::align;
 use crate::error::Result;
@@ -14,8 +14,6 @@ use crate::model::{TextModel, TranslationModel};
 const TOKENS: usize = 24;
 /// About how many tokens a sentence has whose alignment is drawn.
 const SENTENCE: usize = 12;
-/// Beam of that translation.
-const BEAM: usize = 4;
 /// Heads differ where the one that looks farthest looks so many times as far as the one that looks least far.
 const APART: f64 = 2.0;
 /// An alignment points where its largest weights are so many times those of one that does not look.
@@ -36,14 +34,11 @@ pub(super) fn heads_of(model: &TextModel, text: &[u32]) -> Result<Option<HeadMap
     Ok(Some(HeadMaps::new(labels, layers)?))
 }
 
-/// The alignment of a validation sentence and its translation, where the model attends and the data are still there.
+/// The alignment of a validation sentence and its translation, where the model attends.
 ///
 /// # Errors
 /// Scores that are NaN.
-pub(super) fn alignment_of(config: &RunConfig, model: &TranslationModel) -> Result<Option<Alignment>> {
-    let Ok(data) = TranslationData::prepare(config, Some((model.source.clone(), model.target.clone()))) else {
-        return Ok(None);
-    };
+pub(super) fn alignment_of(data: &TranslationData, model: &TranslationModel) -> Result<Option<Alignment>> {
     // By the length in letters, which all tokenizers agree on, so that all models are given the same sentence.
     let sentences = (0..data.validation.len()).map(|index| model.source.decode(data.validation.source.get(index)));
     let sentences = sentences.collect::<std::result::Result<Vec<String>, _>>()?;
@@ -51,8 +46,7 @@ pub(super) fn alignment_of(config: &RunConfig, model: &TranslationModel) -> Resu
         return Ok(None);
     };
     let source = model.encode(sentence)?;
-    let beam = BeamConfig::new(BEAM.min(model.target.vocab_size()), 1, model.target.eos_id());
-    let found = model.search(std::slice::from_ref(&source), &beam, None)?;
+    let found = model.search(std::slice::from_ref(&source), &beam(model), None)?;
     let Some(best) = found.first().and_then(|hypotheses| hypotheses.first()) else { return Ok(None) };
     // A model without attention has no alignment: that is no error here.
     Ok(align(model, &source, &best.tokens).ok())
@@ -63,7 +57,7 @@ pub(super) fn section(all: &[Measured]) -> Option<Section> {
     let heads = texts(all).into_iter().filter_map(|(one, text)| Some((one.name.as_str(), text.heads.as_ref()?)));
     let heads: Vec<(&str, &HeadMaps)> = heads.collect();
     let alignments: Vec<(&str, &Alignment)> =
-        all.iter().filter_map(|one| Some((one.name.as_str(), one.alignment.as_ref()?))).collect();
+        all.iter().filter_map(|one| Some((one.name.as_str(), one.pairs.as_ref()?.alignment.as_ref()?))).collect();
     if !heads.is_empty() {
         return Some(of_heads(&heads));
     }

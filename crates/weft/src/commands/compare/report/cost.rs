@@ -1,16 +1,18 @@
 //! What a longer context costs, in training and in generation.
 
 use weft_plot::{LineChart, Panel, Series, line_chart};
-use weft_train::{ATTENTION_WINDOW, ArchitectureKind, AttentionCost, GenerationSpeed};
+use weft_train::{ATTENTION_WINDOW, AttentionCost, GenerationSpeed};
 
 use super::super::page::{Csv, Section, figure, table};
-use super::{LENGTHS, Measured, OfText, POSITIONS, texts};
+use super::{LENGTHS, Measured, OfText, POSITIONS, listed, texts};
 
 /// Ways to compute attention, as [`weft_train::measure_attention`] returns them.
 const WAYS: [&str; 3] = ["attention, scores stored", "attention, in blocks", "attention, a window of 128"];
 const _: () = assert!(ATTENTION_WINDOW == 128, "its name says so");
 /// Growth from the shortest to the longest that is none: what is rounded up or kept beside the rest.
 const STEADY: f64 = 1.5;
+/// The time of a token after a long text, by that after a short one, above which it is no disturbance of the clock.
+const SLOWER: f64 = 1.2;
 /// How much stored scores grow at least where the length grows from the first to the last of [`LENGTHS`].
 const GROWN: f64 = 3.0;
 
@@ -150,25 +152,38 @@ fn growth(first: usize, last: usize) -> f64 {
     last as f64 / first.max(1) as f64
 }
 
+/// Attention to all that came before is to grow, a state of one size is not; attention with a window is neither.
 fn verdict(texts: &[(&Measured, &OfText)], attention: Option<&[Vec<AttentionCost>; 3]>) -> String {
     let grown = texts.iter().filter_map(|(one, text)| {
         let (first, last) = (text.generation.first()?, text.generation.last()?);
-        let attends = matches!(one.architecture, ArchitectureKind::Gpt | ArchitectureKind::Llama);
         let time = last.seconds_per_token / first.seconds_per_token;
-        Some((one.name.as_str(), attends, time, growth(first.state_bytes, last.state_bytes)))
+        Some((*one, time, growth(first.state_bytes, last.state_bytes)))
     });
-    let grown: Vec<(&str, bool, f64, f64)> = grown.collect();
+    let grown: Vec<(&Measured, f64, f64)> = grown.collect();
     let (first, last) = (POSITIONS[0], POSITIONS[POSITIONS.len() - 1]);
-    let holds = grown.iter().all(|(_, attends, _, kept)| *attends == (*kept > STEADY));
+    let attending: Vec<_> = grown.iter().filter(|(one, ..)| one.attends_to_all).collect();
+    let keeps = grown.iter().all(|(one, _, kept)| match one.architecture.attends() {
+        true => *kept > STEADY || !one.attends_to_all,
+        false => *kept <= STEADY,
+    });
+    let costs_more = attending.iter().all(|(_, time, _)| *time > SLOWER);
+    let word = match (keeps, costs_more) {
+        _ if attending.is_empty() => "not tested, nothing here attends to the whole text",
+        (true, true) => "borne out",
+        (true, false) => "borne out in part, the memory is as claimed, but a new token hardly costs more",
+        (false, _) => "not borne out",
+    };
     let list: Vec<String> = grown
         .iter()
-        .map(|(name, _, time, kept)| format!("{name} {time:.1}x the time, {kept:.1}x the memory"))
+        .map(|(one, time, kept)| format!("{} {time:.1}x the time, {kept:.1}x the memory", one.name))
         .collect();
-    let mut said = format!(
-        "Generation: {}. After {last} tokens, by what it is after {first}: {}.",
-        if holds { "borne out" } else { "not borne out" },
-        list.join("; ")
-    );
+    let mut said =
+        format!("Generation: {word}. After {last} tokens, by what it is after {first}: {}.", list.join("; "));
+    let apart = grown.iter().filter(|(one, ..)| one.architecture.attends() && !one.attends_to_all);
+    let apart: Vec<&str> = apart.map(|(one, ..)| one.name.as_str()).collect();
+    if !apart.is_empty() {
+        said += &format!(" Not judged: {}, whose attention has a window or a pattern.", listed(&apart));
+    }
     let peaks = |costs: &[AttentionCost]| Some(growth(costs.first()?.peak_bytes?, costs.last()?.peak_bytes?));
     if let Some((stored, in_blocks)) = attention.and_then(|[stored, blocks, _]| Some((peaks(stored)?, peaks(blocks)?)))
     {
@@ -182,4 +197,56 @@ fn verdict(texts: &[(&Measured, &OfText)], attention: Option<&[Vec<AttentionCost
         );
     }
     said
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_train::ArchitectureKind;
+
+    use super::*;
+
+    /// One whose token takes so many times as long after a long text as after a short one, and keeps as many times as much.
+    fn grown(name: &str, architecture: ArchitectureKind, time: f64, kept: usize) -> Measured {
+        let speed = |(position, micros, state_bytes): (usize, f64, usize)| {
+            let seconds_per_token = micros / 1e6;
+            GenerationSpeed { position, seconds_per_token, state_bytes }
+        };
+        let text = OfText {
+            bytes_per_token: None,
+            gradients: None,
+            training: Vec::new(),
+            generation: [(100, 100.0, 1000), (4000, 100.0 * time, 1000 * kept)].map(speed).into(),
+            heads: None,
+            attention: None,
+            samples: Vec::new(),
+        };
+        Measured { text: Some(text), ..Measured::blank(name, architecture) }
+    }
+
+    fn said(all: &[Measured]) -> String {
+        verdict(&texts(all), None)
+    }
+
+    #[test]
+    fn the_verdict_follows_time_and_memory() {
+        let gru = |kept| grown("gru", ArchitectureKind::RecurrentLm, 1.0, kept);
+        let with_gpt = |time, kept, state| said(&[grown("gpt", ArchitectureKind::Gpt, time, kept), gru(state)]);
+        let found = with_gpt(5.0, 40, 1);
+        let numbers = "After 4000 tokens, by what it is after 100: gpt 5.0x the time, 40.0x the memory; gru 1.0x the time, \
+                       1.0x the memory.";
+        assert_eq!(found, format!("Generation: borne out. {numbers}"));
+        assert!(with_gpt(1.1, 40, 1).starts_with("Generation: borne out in part, the memory is as claimed"));
+        assert!(with_gpt(5.0, 1, 1).starts_with("Generation: not borne out."));
+        assert!(with_gpt(5.0, 40, 2).starts_with("Generation: not borne out."));
+        let alone = said(&[gru(1)]);
+        assert!(alone.starts_with("Generation: not tested"), "{alone}");
+    }
+
+    #[test]
+    fn a_window_is_not_judged() {
+        let window = Measured { attends_to_all: false, ..grown("llama", ArchitectureKind::Llama, 1.0, 1) };
+        let found = said(&[grown("gpt", ArchitectureKind::Gpt, 5.0, 40), window]);
+        assert!(found.starts_with("Generation: borne out. "), "{found}");
+        assert!(found.ends_with("Not judged: llama, whose attention has a window or a pattern."), "{found}");
+    }
 }

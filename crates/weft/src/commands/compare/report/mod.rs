@@ -3,6 +3,7 @@
 mod attention;
 mod cost;
 mod gradients;
+mod pairs;
 mod parallel;
 mod quality;
 mod recall;
@@ -13,7 +14,7 @@ use burn::tensor::Device;
 use weft_decode::{Sampler, SamplingConfig};
 use weft_models::checkpoint::write_whole;
 use weft_models::search::Generation;
-use weft_plot::{Alignment, HeadMaps};
+use weft_plot::HeadMaps;
 use weft_text::Tokenizer;
 use weft_train::{
     ArchitectureKind, AttentionCost, GenerationSpeed, GradientReach, Record, RunConfig, RunFolder, TextData,
@@ -25,6 +26,7 @@ use super::plan::{Plan, Planned};
 use super::{is_done, run_path};
 use crate::error::Result;
 use crate::model::{TextModel, open_language_model, open_translator};
+use pairs::OfPairs;
 use recall::{QUESTIONS, Recalled};
 
 /// Sequence lengths at which training is timed.
@@ -48,15 +50,17 @@ pub(super) struct Measurer<'a> {
 pub(super) struct Measured {
     name: String,
     architecture: ArchitectureKind,
+    /// Whether each token looks at all before it.
+    attends_to_all: bool,
     parameters: usize,
     /// One for each seed.
     runs: Vec<Ended>,
     /// Of language models.
     text: Option<OfText>,
+    /// Of translators.
+    pairs: Option<OfPairs>,
     /// What it finds again of what it has read, by task.
     recalled: Vec<Recalled>,
-    /// Of translators that attend.
-    alignment: Option<Alignment>,
 }
 
 /// A run that has ended.
@@ -100,9 +104,9 @@ impl Measurer<'_> {
             Ok(Ended { seed: run.config.training.seed, records })
         };
         let architecture = first.config.model.architecture;
-        let (shapes, text, alignment) = if architecture.is_translator() {
+        let (shapes, text, pairs) = if architecture.is_translator() {
             let model = open_translator(path, self.device)?;
-            (model.model.shapes(), None, attention::alignment_of(&first.config, &model)?)
+            (model.model.shapes(), None, Some(pairs::measure(&first.config, &model)?))
         } else {
             let model = open_language_model(path, self.device)?;
             (model.model.shapes(), Some(self.measure_text(&first.config, path, &model)?), None)
@@ -110,11 +114,12 @@ impl Measurer<'_> {
         Ok(Some(Measured {
             name: competitor.to_owned(),
             architecture,
-            parameters: shapes.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum(),
+            attends_to_all: first.config.model.attends_to_all(),
+            parameters: numbers_in(&shapes),
             runs: planned.iter().map(ended).collect::<Result<_>>()?,
             text,
+            pairs,
             recalled: self.recalled(&probes)?,
-            alignment,
         }))
     }
 
@@ -133,7 +138,8 @@ impl Measurer<'_> {
                 Some(recalled) => recalled.seeds.push(of_seed),
                 None => {
                     let (kind, chance, length) = (task.kind, task.chance(), task.length);
-                    all.push(Recalled { kind, chance, length, distances, seeds: vec![of_seed] });
+                    let parameters = numbers_in(&model.shapes());
+                    all.push(Recalled { kind, chance, length, parameters, distances, seeds: vec![of_seed] });
                 }
             }
         }
@@ -155,8 +161,7 @@ impl Measurer<'_> {
         let (training, generation) = measure_speed(config, tokenizer, &LENGTHS, &POSITIONS, &meter, self.device)?;
         let heads = attention::heads_of(model, &validation)?;
         let shape = config.model.num_heads.map(|heads| (config.model.hidden_size, heads));
-        let attends = matches!(config.model.architecture, ArchitectureKind::Gpt | ArchitectureKind::Llama);
-        let attention = shape.filter(|_| attends);
+        let attention = shape.filter(|_| config.model.architecture.attends());
         let attention =
             attention.map(|(hidden, heads)| measure_attention(hidden, heads, &LENGTHS, &meter, self.device));
         let samples = (0..SAMPLES).map(|seed| {
@@ -176,11 +181,11 @@ impl Measurer<'_> {
         })
     }
 
-    /// Writes `report.html` and its CSV files; returns the page's path.
+    /// Writes `report.html` and its CSV files; returns the page's path. `failed` is what was not trained or not measured.
     ///
     /// # Errors
     /// A file that cannot be written.
-    pub(super) fn write(&self, all: &[Measured]) -> Result<PathBuf> {
+    pub(super) fn write(&self, all: &[Measured], failed: &[String]) -> Result<PathBuf> {
         let sections: Vec<Section> = [
             Some(quality::section(all)),
             gradients::section(all),
@@ -195,7 +200,7 @@ impl Measurer<'_> {
         for file in sections.iter().flat_map(|section| &section.files) {
             write_whole(&self.folder.join(format!("{}.csv", file.name)), file.text().as_bytes())?;
         }
-        let lead = self.plan.runs.first().map_or_else(String::new, |first| lead(&first.config, all));
+        let lead = self.plan.runs.first().map_or_else(String::new, |first| lead(&first.config, all, failed));
         let notes = format!(
             "weft {}; {} threads.",
             env!("CARGO_PKG_VERSION"),
@@ -207,8 +212,8 @@ impl Measurer<'_> {
     }
 }
 
-/// What was compared, on what and with which budget.
-fn lead(config: &RunConfig, all: &[Measured]) -> String {
+/// What was compared, on what and with which budget; what of it is of one seed only, and what is missing.
+fn lead(config: &RunConfig, all: &[Measured], failed: &[String]) -> String {
     let names = config.data.train.iter().filter_map(|path| path.file_name());
     let data = names.map(|name| name.to_string_lossy().into_owned()).collect::<Vec<_>>().join(", ");
     let size = config.model.size.as_ref().map_or_else(String::new, |size| format!(" of about {size} parameters"));
@@ -220,8 +225,26 @@ fn lead(config: &RunConfig, all: &[Measured]) -> String {
     ];
     let budget = limits.into_iter().flatten().collect::<Vec<_>>().join(" or ");
     let seeds = all.iter().map(|one| one.runs.len()).max().unwrap_or(0);
-    let seeds = if seeds > 1 { format!(", from {seeds} seeds") } else { String::new() };
-    format!("{} architectures{size}, each trained on {data} for {budget}{seeds}.", all.len())
+    let (seeds, of_one) = match seeds {
+        0 | 1 => (String::new(), ""),
+        _ => (
+            format!(", from {seeds} seeds"),
+            " Quality and recall are measured with every seed, all else, and what the models write, with the first.",
+        ),
+    };
+    let missing = match failed {
+        [] => String::new(),
+        names => format!(
+            " Failed, and missing here: {}. Whoever has not learned {data} is left out everywhere.",
+            listed(&names.iter().map(String::as_str).collect::<Vec<_>>())
+        ),
+    };
+    format!("{} architectures{size}, each trained on {data} for {budget}{seeds}.{of_one}{missing}", all.len())
+}
+
+/// All numbers of tensors of these shapes.
+fn numbers_in(shapes: &[(String, Vec<usize>)]) -> usize {
+    shapes.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
 }
 
 fn bytes_per_token(tokenizer: &Tokenizer, text: &[u32]) -> Result<Option<f64>> {
@@ -277,5 +300,22 @@ fn listed(names: &[&str]) -> String {
         [] => "none".to_owned(),
         [only] => (*only).to_owned(),
         [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
+#[cfg(test)]
+impl Measured {
+    /// One of which nothing but its kind is known.
+    fn blank(name: &str, architecture: ArchitectureKind) -> Self {
+        Self {
+            name: name.to_owned(),
+            architecture,
+            attends_to_all: architecture.attends(),
+            parameters: 1,
+            runs: Vec::new(),
+            text: None,
+            pairs: None,
+            recalled: Vec::new(),
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! What each architecture learns from the same text with the same budget.
 
 use weft_plot::{LineChart, Mark, Panel, Series, XUnit, line_chart};
-use weft_train::ValidationRecord;
+use weft_train::{ArchitectureKind, ValidationRecord};
 
 use super::super::page::{Csv, Section, escaped, figure, table};
 use super::{Ended, Measured};
@@ -9,15 +9,20 @@ use crate::commands::inspect::grouped;
 
 /// The section.
 pub(super) fn section(all: &[Measured]) -> Section {
+    let (claim, verdict) = match all.iter().any(|one| one.architecture.is_translator()) {
+        true => (
+            "A Transformer, in which all words of a sentence look at each other, learns more from the same pairs than a \
+             recurrent network that attends to its source.",
+            verdict_of_translators(all),
+        ),
+        false => (
+            "Models that can look back, by attention or through a state that they choose to keep, learn more from the \
+             same data than a plain recurrent network.",
+            verdict(all),
+        ),
+    };
     let body = quality_table(all) + &curves(all) + &samples(all);
-    Section {
-        title: "Quality",
-        claim: "Models that can look back, by attention or through a state that they choose to keep, learn more from the \
-                same data than a plain recurrent network.",
-        body,
-        verdict: verdict(all),
-        files: vec![quality_csv(all), curves_csv(all)],
-    }
+    Section { title: "Quality", claim, body, verdict, files: vec![quality_csv(all), curves_csv(all)] }
 }
 
 /// The mean, the least and the greatest over the seeds.
@@ -43,9 +48,10 @@ fn losses(one: &Measured) -> Spread {
     Spread::of(one.runs.iter().map(Ended::best_loss))
 }
 
-/// Nats a token as bits a byte.
+/// Nats a token as bits a byte, of the target where there are two sides.
 fn bits(one: &Measured, loss: f64) -> Option<f64> {
-    let bytes = one.text.as_ref().and_then(|text| text.bytes_per_token)?;
+    let of_text = one.text.as_ref().and_then(|text| text.bytes_per_token);
+    let bytes = of_text.or_else(|| one.pairs.as_ref()?.bytes_per_token)?;
     Some(loss / std::f64::consts::LN_2 / bytes)
 }
 
@@ -160,12 +166,24 @@ fn height_at(curve: &[(f64, f64)], x: f64) -> Option<f64> {
     (left.0 < right.0).then(|| left.1 + (right.1 - left.1) * (x - left.0) / (right.0 - left.0))
 }
 
+/// What each writes: by itself, or as translations.
 fn samples(all: &[Measured]) -> String {
-    let mut html = String::new();
+    let mut html = match all.iter().any(|one| one.pairs.is_some()) {
+        true => "<p>Validation sentences, each with its translation (→) and its reference (=):</p>\n".to_owned(),
+        false => String::new(),
+    };
     for one in all {
-        let Some(text) = &one.text else { continue };
+        let samples: Vec<String> = match (&one.text, &one.pairs) {
+            (Some(text), _) => text.samples.iter().map(|sample| sample.trim().to_owned()).collect(),
+            (None, Some(pairs)) => pairs
+                .translations
+                .iter()
+                .map(|pair| format!("{}\n→ {}\n= {}", pair.source, pair.hypothesis, pair.reference))
+                .collect(),
+            (None, None) => continue,
+        };
         html += &format!("<h3>{} writes</h3>\n", escaped(&one.name));
-        html.extend(text.samples.iter().map(|sample| format!("<pre>{}</pre>\n", escaped(sample.trim()))));
+        html.extend(samples.iter().map(|sample| format!("<pre>{}</pre>\n", escaped(sample))));
     }
     html
 }
@@ -194,9 +212,84 @@ fn verdict(all: &[Measured]) -> String {
     }
 }
 
+/// The Transformer against the recurrent network, by bits a byte where they are known: their tokens are not the same.
+fn verdict_of_translators(all: &[Measured]) -> String {
+    let by_byte = all.iter().all(|one| bits(one, 0.0).is_some());
+    let spread = |one: &Measured| match by_byte {
+        true => Spread::of(one.runs.iter().map(|run| bits(one, run.best_loss()).unwrap_or(f64::NAN))),
+        false => losses(one),
+    };
+    let unit = if by_byte { "bits a byte" } else { "nats a token" };
+    let mut ranked: Vec<(&Measured, Spread)> = all.iter().map(|one| (one, spread(one))).collect();
+    ranked.sort_by(|a, b| a.1.mean.total_cmp(&b.1.mean));
+    let list: Vec<String> = ranked.iter().map(|(one, loss)| format!("{} {:.3}", one.name, loss.mean)).collect();
+    let list = format!("From the best, in {unit}: {}.", list.join(", "));
+    let of = |kind: ArchitectureKind| ranked.iter().find(|(one, _)| one.architecture == kind).map(|(_, loss)| *loss);
+    let (Some(transformer), Some(recurrent)) =
+        (of(ArchitectureKind::Transformer), of(ArchitectureKind::RnnEncoderDecoder))
+    else {
+        return format!("Not tested: only one of the two was trained. {list}");
+    };
+    let gain = recurrent.mean - transformer.mean;
+    if transformer.most < recurrent.least {
+        format!("Borne out here: the Transformer is {gain:.3} {unit} ahead. {list}")
+    } else if recurrent.most < transformer.least {
+        let behind = -gain;
+        format!("Not borne out here, with this budget: the Transformer is {behind:.3} {unit} behind. {list}")
+    } else {
+        format!("Not borne out here: the two do not differ by more than their seeds do. {list}")
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use weft_train::Record;
+
+    use super::super::pairs::OfPairs;
     use super::*;
+
+    /// A translator with these losses, a seed each.
+    fn translator(architecture: ArchitectureKind, losses: &[f64], bytes_per_token: Option<f64>) -> Measured {
+        let ended = |(seed, &loss): (usize, &f64)| {
+            let record = ValidationRecord { step: 1, loss, bleu: None, accuracy: None, best: true, seconds: 1.0 };
+            Ended { seed: seed as u64, records: vec![Record::Validation(record)] }
+        };
+        Measured {
+            runs: losses.iter().enumerate().map(ended).collect(),
+            pairs: Some(OfPairs { bytes_per_token, ..OfPairs::default() }),
+            ..Measured::blank(architecture.name(), architecture)
+        }
+    }
+
+    #[test]
+    fn translators_are_judged_by_what_a_byte_costs() {
+        let said = |transformer: &[f64], recurrent: &[f64], bytes: [Option<f64>; 2]| {
+            section(&[
+                translator(ArchitectureKind::Transformer, transformer, bytes[0]),
+                translator(ArchitectureKind::RnnEncoderDecoder, recurrent, bytes[1]),
+            ])
+            .verdict
+        };
+        // Longer tokens cost more each, and less a byte.
+        let longer = said(&[2.0], &[1.8], [Some(4.0), Some(3.0)]);
+        assert!(longer.starts_with("Borne out here: the Transformer is 0.144 bits a byte ahead."), "{longer}");
+        let unknown = said(&[2.0], &[1.8], [Some(4.0), None]);
+        assert!(unknown.contains("the Transformer is 0.200 nats a token behind"), "{unknown}");
+        let close = said(&[2.0, 1.7], &[1.8, 1.9], [None, None]);
+        assert!(close.starts_with("Not borne out here: the two do not differ"), "{close}");
+        let alone = section(&[translator(ArchitectureKind::Transformer, &[2.0], None)]).verdict;
+        assert!(alone.starts_with("Not tested: only one of the two"), "{alone}");
+    }
+
+    #[test]
+    fn translations_stand_between_their_source_and_their_reference() {
+        let mut one = translator(ArchitectureKind::Transformer, &[2.0], None);
+        let [source, hypothesis, reference] = ["two & two", "zwei", "zwei und zwei"].map(str::to_owned);
+        let translations = vec![weft_train::Translated { source, hypothesis, reference }];
+        one.pairs = Some(OfPairs { translations, ..OfPairs::default() });
+        let html = samples(&[one]);
+        assert!(html.ends_with("<pre>two &amp; two\n→ zwei\n= zwei und zwei</pre>\n"), "{html}");
+    }
 
     #[test]
     fn the_mean_of_curves_lies_between_them() {

@@ -2,10 +2,11 @@
 
 use weft_plot::{LineChart, Panel, Series, line_chart};
 use weft_text::RecallKind;
-use weft_train::{ArchitectureKind, RecallAccuracy};
+use weft_train::RecallAccuracy;
 
 use super::super::page::{Csv, Section, figure, table};
 use super::{Measured, listed};
+use crate::commands::inspect::grouped;
 
 /// Questions at each.
 pub(super) const QUESTIONS: usize = 200;
@@ -19,6 +20,8 @@ pub(super) struct Recalled {
     pub(super) chance: f64,
     /// Characters of a text that it learned from.
     pub(super) length: usize,
+    /// Of the model that learned the task.
+    pub(super) parameters: usize,
     /// Distances between a key and its question.
     pub(super) distances: Vec<usize>,
     /// By distance, for each seed.
@@ -87,7 +90,7 @@ pub(super) fn section(all: &[Measured]) -> Option<Section> {
         verdict: said.join(" "),
         files: vec![Csv {
             name: "recall",
-            heads: vec!["architecture", "task", "seed", "distance", "questions", "right answers"],
+            heads: vec!["architecture", "task", "seed", "parameters", "distance", "questions", "right answers"],
             rows,
         }],
     })
@@ -96,7 +99,8 @@ pub(super) fn section(all: &[Measured]) -> Option<Section> {
 fn shares_table(asked: &[(&Measured, &Recalled)]) -> String {
     let distances = asked.first().map_or(&[][..], |(_, found)| &found.distances);
     let heads: Vec<String> = distances.iter().map(|distance| format!("{distance} back")).collect();
-    let heads: Vec<&str> = std::iter::once("right answers, %").chain(heads.iter().map(String::as_str)).collect();
+    let heads: Vec<&str> =
+        ["right answers, %", "parameters"].into_iter().chain(heads.iter().map(String::as_str)).collect();
     let cell = |found: &Recalled, distance| match (found.at(distance), found.spread_at(distance)) {
         (Some(mean), Some((least, most))) if found.seeds.len() > 1 => {
             format!("{:.0} ({:.0} to {:.0})", 100.0 * mean, 100.0 * least, 100.0 * most)
@@ -105,7 +109,8 @@ fn shares_table(asked: &[(&Measured, &Recalled)]) -> String {
         (None, _) => "no positions".to_owned(),
     };
     let row = |(one, found): &(&Measured, &Recalled)| {
-        std::iter::once(one.name.clone()).chain(distances.iter().map(|&distance| cell(found, distance))).collect()
+        let first = [one.name.clone(), grouped(found.parameters)];
+        first.into_iter().chain(distances.iter().map(|&distance| cell(found, distance))).collect()
     };
     table(&heads, &asked.iter().map(row).collect::<Vec<_>>())
 }
@@ -123,16 +128,16 @@ fn shares_chart(asked: &[(&Measured, &Recalled)]) -> String {
 fn csv_rows(one: &Measured, found: &Recalled) -> Vec<Vec<String>> {
     let of_seed = |(seed, found_by_seed): &(u64, Vec<RecallAccuracy>)| -> Vec<Vec<String>> {
         let row = |at: &RecallAccuracy| {
-            let numbers =
-                [*seed, at.distance as u64, at.questions as u64, at.correct as u64].map(|count| count.to_string());
-            [&[one.name.clone(), found.kind.name().to_owned()], &numbers[..]].concat()
+            let numbers = [found.parameters, at.distance, at.questions, at.correct].map(|count| count.to_string());
+            [&[one.name.clone(), found.kind.name().to_owned(), seed.to_string()], &numbers[..]].concat()
         };
         found_by_seed.iter().map(row).collect()
     };
     found.seeds.iter().flat_map(of_seed).collect()
 }
 
-/// Attention and the recurrent networks at the farthest distance that fits the texts they learned from.
+/// Attention to all that was read, and the models with a state of one size, at the farthest distance that fits the texts
+/// they learned from. Attention with a window is neither.
 fn verdict(kind: RecallKind, asked: &[(&Measured, &Recalled)]) -> String {
     let name = match kind {
         RecallKind::Recall => "Recall",
@@ -142,30 +147,36 @@ fn verdict(kind: RecallKind, asked: &[(&Measured, &Recalled)]) -> String {
     let Some(&far) = asked.first().and_then(|(_, found)| found.distances.iter().rev().find(fits)) else {
         return format!("{name}: not tested, the texts are too short.");
     };
-    let mut ranked: Vec<(&str, ArchitectureKind, f64)> =
-        asked.iter().filter_map(|(one, found)| Some((one.name.as_str(), one.architecture, found.at(far)?))).collect();
-    ranked.sort_by(|a, b| b.2.total_cmp(&a.2));
-    let list: Vec<String> = ranked.iter().map(|(name, _, share)| format!("{name} {:.0} %", 100.0 * share)).collect();
+    let mut ranked: Vec<(&Measured, f64)> =
+        asked.iter().filter_map(|(one, found)| Some((*one, found.at(far)?))).collect();
+    ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let list: Vec<String> = ranked.iter().map(|(one, share)| format!("{} {:.0} %", one.name, 100.0 * share)).collect();
     let list = format!("Right {far} tokens back: {}.", list.join(", "));
-    let recurrent: Vec<_> = ranked.iter().filter(|(_, kind, _)| *kind == ArchitectureKind::RecurrentLm).collect();
-    let Some((_, _, attention)) = ranked.iter().find(|(_, kind, _)| *kind == ArchitectureKind::Gpt) else {
+    let Some(&(_, attention)) = ranked.iter().find(|(one, _)| one.attends_to_all) else {
         return format!("{name}: not tested, there is no attention to compare with. {list}");
     };
-    if recurrent.is_empty() {
-        return format!("{name}: not tested, there is no recurrent network to compare with. {list}");
+    let states = ranked.iter().filter(|(one, _)| !one.architecture.attends());
+    let states: Vec<(&str, f64)> = states.map(|(one, share)| (one.name.as_str(), *share)).collect();
+    if states.is_empty() {
+        return format!("{name}: not tested, there is no recurrent state to compare with. {list}");
     }
     let chance = asked.first().map_or(0.0, |(_, found)| found.chance);
     let as_good: Vec<&str> =
-        recurrent.iter().filter(|(_, _, share)| share + APART > *attention).map(|one| one.0).collect();
+        states.iter().filter(|(_, share)| share + APART > attention).map(|(name, _)| *name).collect();
+    let plain = states.iter().find(|(name, _)| *name == "rnn");
+    let plain_is_least = plain
+        .is_none_or(|(_, plain)| *plain < chance + APART || states.iter().all(|(_, share)| share + APART > *plain));
+    let but = if plain_is_least { "" } else { ", and the plain state does not hold least" };
     match as_good.len() {
-        _ if *attention < chance + APART => {
+        _ if attention < chance + APART => {
             format!("{name}: not borne out with this budget, in which attention has not learned the task. {list}")
         }
-        0 => format!("{name}: borne out here. {list}"),
-        count if count == recurrent.len() => {
-            format!("{name}: not borne out here, recurrent networks do as well. {list}")
+        0 if plain_is_least => format!("{name}: borne out here. {list}"),
+        0 => format!("{name}: borne out in part, no state does as well as attention{but}. {list}"),
+        count if count == states.len() => {
+            format!("{name}: not borne out here, recurrent states do as well. {list}")
         }
-        _ => format!("{name}: borne out in part, {} as well as attention. {list}", does(&as_good)),
+        _ => format!("{name}: borne out in part, {} as well as attention{but}. {list}", does(&as_good)),
     }
 }
 
@@ -175,6 +186,8 @@ fn does(names: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use weft_train::ArchitectureKind;
+
     use super::*;
 
     fn measured(name: &str, architecture: ArchitectureKind, correct: [usize; 2]) -> Measured {
@@ -184,30 +197,61 @@ mod tests {
             kind: RecallKind::Recall,
             chance: 0.125,
             length: 64,
+            parameters: 123_456,
             distances: distances(64),
             seeds: found,
         }];
-        let runs = Vec::new();
-        Measured { name: name.into(), architecture, parameters: 1, runs, text: None, recalled, alignment: None }
+        Measured { recalled, ..Measured::blank(name, architecture) }
+    }
+
+    fn said(all: &[Measured]) -> String {
+        section(all).map_or_else(String::new, |section| section.verdict)
     }
 
     #[test]
     fn the_verdict_follows_the_answers() {
         let said = |gpt: [usize; 2], rnn: [usize; 2], lstm: [usize; 2]| {
-            let all = [
+            said(&[
                 measured("gpt", ArchitectureKind::Gpt, gpt),
                 measured("rnn", ArchitectureKind::RecurrentLm, rnn),
                 measured("lstm", ArchitectureKind::RecurrentLm, lstm),
-            ];
-            section(&all).map_or_else(String::new, |section| section.verdict)
+            ])
         };
         let far = "Right 60 tokens back: gpt 98 %, lstm 50 %, rnn 12 %.";
         assert_eq!(said([200, 196], [100, 25], [200, 100]), format!("Recall: borne out here. {far}"));
         assert!(said([200, 196], [100, 25], [200, 190]).starts_with("Recall: borne out in part, lstm does as well"));
         assert!(said([200, 196], [200, 196], [200, 190]).starts_with("Recall: not borne out here, recurrent"));
         assert!(said([30, 26], [30, 25], [30, 25]).contains("attention has not learned the task"));
-        let alone = section(&[measured("rnn", ArchitectureKind::RecurrentLm, [1, 1])]).map(|section| section.verdict);
-        assert!(alone.is_some_and(|said| said.starts_with("Recall: not tested, there is no attention")));
+        // The plain network is to be last, unless it only guesses.
+        let found = said([200, 196], [200, 150], [200, 100]);
+        assert!(found.contains("borne out in part, no state does as well as attention, and the plain"), "{found}");
+        assert!(said([200, 196], [200, 40], [200, 10]).starts_with("Recall: borne out here."));
+        let alone = self::said(&[measured("rnn", ArchitectureKind::RecurrentLm, [1, 1])]);
+        assert!(alone.starts_with("Recall: not tested, there is no attention"), "{alone}");
+    }
+
+    #[test]
+    fn every_state_is_held_against_the_best_attention() {
+        let mut all = [
+            measured("gpt", ArchitectureKind::Gpt, [200, 100]),
+            measured("llama", ArchitectureKind::Llama, [200, 196]),
+            measured("mamba", ArchitectureKind::Mamba, [200, 100]),
+            measured("rwkv7", ArchitectureKind::Rwkv7, [200, 195]),
+        ];
+        let found = said(&all);
+        assert!(found.starts_with("Recall: borne out in part, rwkv7 does as well as attention. "), "{found}");
+        // With a window it is no attention to all, nor a state of one size.
+        all[1].attends_to_all = false;
+        let found = said(&all);
+        assert!(found.starts_with("Recall: not borne out here, recurrent states do as well. "), "{found}");
+    }
+
+    #[test]
+    fn the_parameters_stand_beside_the_answers() {
+        let found = section(&[measured("gpt", ArchitectureKind::Gpt, [200, 196])]);
+        let Some(Section { body, files, .. }) = found else { panic!("nobody was asked") };
+        assert!(body.contains(&format!("<td>gpt</td><td>{}</td>", grouped(123_456))), "{body}");
+        assert_eq!(files[0].rows[1], ["gpt", "recall", "1", "123456", "60", "200", "196"]);
     }
 
     #[test]
