@@ -77,8 +77,9 @@ impl<'a> Prepared<'a> {
             draw_series(canvas, series, runs, first_colour + index);
         }
         // Marks last, so that no line crosses them.
+        let mut labels = Vec::new();
         for index in 0..placed.len() {
-            self.draw_mark(canvas, index, &placed, frame, first_colour);
+            self.draw_mark(canvas, index, &placed, frame, first_colour, &mut labels);
         }
         bottom
     }
@@ -128,7 +129,16 @@ impl<'a> Prepared<'a> {
         baseline + 12.0
     }
 
-    fn draw_mark(&self, canvas: &mut Canvas, index: usize, all: &[Vec<Run>], frame: Frame, first_colour: usize) {
+    /// `labels` are the places of those before: left, right and baseline. A value for which there is no room stays unsaid.
+    fn draw_mark(
+        &self,
+        canvas: &mut Canvas,
+        index: usize,
+        all: &[Vec<Run>],
+        frame: Frame,
+        first_colour: usize,
+        labels: &mut Vec<[f64; 3]>,
+    ) {
         let (series, placed) = (&self.panel.series[index], &all[index]);
         let values = self.runs[index].iter().flatten().map(|&(_, y)| y);
         let points = placed.iter().flatten().zip(values);
@@ -153,9 +163,19 @@ impl<'a> Prepared<'a> {
                 + if outside { 1_000_000 } else { 0 }
         };
         let prefers_below = series.mark == Mark::Lowest;
-        let is_below = (crowd(below), !prefers_below) < (crowd(above), prefers_below);
+        let is_free = |baseline: f64| {
+            let meets = |[left, right, other]: &[f64; 3]| {
+                x - half < *right && *left < x + half && (baseline - other).abs() < TICK_SIZE
+            };
+            !labels.iter().any(meets)
+        };
+        let key = |baseline, is_second| (!is_free(baseline), crowd(baseline), is_second);
+        let is_below = key(below, !prefers_below) < key(above, prefers_below);
         let y = if is_below { below } else { above };
-        canvas.text((x, y), "ink halo", TICK_SIZE, Anchor::Middle, &label);
+        if is_free(y) {
+            canvas.text((x, y), "ink halo", TICK_SIZE, Anchor::Middle, &label);
+            labels.push([x - half, x + half, y]);
+        }
     }
 }
 

@@ -29,6 +29,18 @@ fn a_chart_names_its_series_axes_and_best_value() {
     }
 }
 
+/// Of five curves that end in one place two values can be read, above and below; the others stay unsaid.
+#[test]
+fn values_do_not_cover_each_other() {
+    let series = (0..5).map(|i| {
+        let end = 1.501 + 1e-4 * f64::from(i);
+        Series::new(format!("curve {i}"), vec![(0.0, 3.0), (1.0, end)]).marked(Mark::Last)
+    });
+    let svg = line_chart(&LineChart::new("step", vec![Panel::new("loss", series.collect())]));
+    let values = texts(&svg).into_iter().filter(|text| text.starts_with("1.501")).count();
+    assert!((1..=2).contains(&values), "{values}");
+}
+
 #[test]
 fn long_curves_stay_small_files() {
     let noise: Vec<(f64, f64)> = (0..200_000).map(|step| (f64::from(step), f64::from(step * 7919 % 1000))).collect();
